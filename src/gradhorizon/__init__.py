@@ -1,0 +1,1 @@
+"""Gradhorizon measures how far back in time a recurrent network can learn."""

@@ -1,0 +1,1 @@
+"""Recurrences, one a file."""

@@ -1,0 +1,62 @@
+"""The contract of a measurement: one quantity, a schedule, rows out, and nothing else changed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+from torch import Tensor
+
+from gradhorizon.measurements.probe import Probe
+from gradhorizon.measurements.schedule import Schedule
+from gradhorizon.records import Table
+
+
+@dataclass(frozen=True)
+class StepReading:
+    """What a step measurement may read of one live training step of one member.
+
+    Attributes:
+        norms_unclipped: parameter name -> norm of the batch-mean gradient, before clipping; 0-dim float64.
+        total_unclipped: norm of all of them together, before clipping.
+        clip_norm: the threshold, or None without clipping.
+        num_clipped: of the steps since the last reading, this one included, how many were clipped.
+        num_steps: how many steps that were.
+    """
+
+    norms_unclipped: dict[str, Tensor]
+    total_unclipped: Tensor
+    clip_norm: float | None
+    num_clipped: int
+    num_steps: int
+
+
+class Measurement(ABC):
+    """One quantity with a schedule; it leaves parameters, gradients, RNG state and mode bit-identical.
+
+    Args:
+        schedule: when it fires.
+    """
+
+    table: ClassVar[Table]
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+
+class ProbeMeasurement(Measurement):
+    """A quantity read from a float64 copy of the network on the fixed probe batch."""
+
+    @abstractmethod
+    def read(self, probe: Probe) -> pd.DataFrame:
+        """Rows of the quantity, with exactly the table's own columns (no lead columns)."""
+
+
+class StepMeasurement(Measurement):
+    """A quantity read from the live training step, before the optimizer moves."""
+
+    @abstractmethod
+    def read(self, step: StepReading) -> pd.DataFrame:
+        """Rows of the quantity, with exactly the table's own columns (no lead columns)."""

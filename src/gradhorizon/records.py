@@ -1,0 +1,336 @@
+r"""The schema of everything a run writes: tables in long format, one writer, one reader.
+
+A member (one seed of a run) owns a folder::
+
+    runs/<experiment>/<run>/
+        config.yaml  run.json  log.txt
+        seed-0/
+            member.json  checkpoint.pt  checkpoints/<phase>.pt
+            records/<table>.parquet                       once finished, or
+            records/<table>/<first step>-<last step>.parquet   parts, while it trains
+
+Parts are written by atomic rename just before the checkpoint that they belong to. On resume, parts that are later
+than the checkpoint are set aside (renamed ``*.aside``), never counted twice and never deleted.
+Imports neither torch nor Hydra, so that reading records is cheap.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Dtype = Literal["string", "int64", "float64", "bool"]
+_ARROW: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+}
+_PART = re.compile(r"(\d{8,})-(\d{8,})\.parquet$")
+
+
+class RecordsError(RuntimeError):
+    """A records file that cannot be read, or rows that do not fit their table."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its unit stands in its name where it has a dimension, and always in `unit`."""
+
+    name: str
+    dtype: Dtype
+    unit: str
+    description: str
+
+
+LEAD_COLUMNS: tuple[Column, ...] = (
+    Column("experiment", "string", "name", "experiment the run belongs to"),
+    Column("run", "string", "name", "name of the run's folder"),
+    Column("model", "string", "name", "label of the model"),
+    Column("task", "string", "name", "name of the task's protocol"),
+    Column("seq_len", "int64", "steps", "T, the length that the protocol's paper prints"),
+    Column("input_len", "int64", "steps", "N, steps fed"),
+    Column("seed", "int64", "dimensionless", "seed of the member"),
+    Column("step", "int64", "optimizer steps", "optimizer steps completed when the row was measured"),
+    Column("phase", "string", "name", "why it was measured then: init, train, solved, last or diverged"),
+)
+PHASES = ("init", "train", "solved", "last", "diverged")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One quantity's table: the lead columns, then its own."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema, with unit and description in every field's metadata."""
+        fields = [
+            pa.field(
+                column.name,
+                _ARROW[column.dtype],
+                metadata={"unit": column.unit, "description": column.description},
+            )
+            for column in (*LEAD_COLUMNS, *self.columns)
+        ]
+        return pa.schema(fields, metadata={"table": self.name, "description": self.description})
+
+    def to_arrow(self, frame: pd.DataFrame) -> pa.Table:
+        """`frame` in this table's schema.
+
+        Raises:
+            RecordsError: a column is missing or is not in the schema.
+        """
+        expected = [field.name for field in self.schema]
+        if set(frame.columns) != set(expected):
+            missing = sorted(set(expected) - set(frame.columns))
+            unknown = sorted(set(frame.columns) - set(expected))
+            raise RecordsError(
+                f"rows do not fit table `{self.name}`: missing columns {missing}, unknown columns {unknown}"
+            )
+        return pa.Table.from_pandas(frame[expected], schema=self.schema, preserve_index=False)
+
+
+METRICS = Table(
+    "metrics",
+    "loss and task metrics on training batches and on the held-out stream",
+    (
+        Column("split", "string", "name", "train (the batch of this step) or validation (held-out)"),
+        Column("metric", "string", "name", "loss or one of the task's metrics"),
+        Column("value", "float64", "as the metric", "mean over the split's samples"),
+    ),
+)
+
+
+class MemberRecords:
+    """Writes one member's rows: buffered, then committed in parts, then compacted.
+
+    Args:
+        folder: the member's folder.
+        lead: values of the lead columns that are constant for the member.
+        first_step: optimizer step from which this process writes; later parts found on disk are set aside.
+    """
+
+    def __init__(self, folder: Path, lead: dict[str, Any], first_step: int = 0) -> None:
+        self.folder = folder / "records"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lead = lead
+        self._next_step = first_step
+        self._rows: dict[str, tuple[Table, list[pd.DataFrame]]] = {}
+        self.set_aside = list(self._set_aside_after(first_step))
+
+    def append(self, table: Table, rows: pd.DataFrame, step: int, phase: str) -> pd.DataFrame:
+        """The rows with their lead columns, buffered until `commit`."""
+        complete = rows.assign(**self._lead, step=step, phase=phase)
+        self._rows.setdefault(table.name, (table, []))[1].append(complete)
+        return complete
+
+    def commit(self, last_step: int) -> None:
+        """Write what is buffered as one part per table, named by the range of optimizer steps it covers."""
+        for name, (table, frames) in self._rows.items():
+            part = self.folder / name / f"{self._next_step:08d}-{last_step:08d}.parquet"
+            write_parquet(table.to_arrow(pd.concat(frames, ignore_index=True)), part)
+        self._rows.clear()
+        self._next_step = last_step
+
+    def compact(self) -> None:
+        """Merge the parts of every table into one file; safe to repeat after a crash at any point."""
+        for parts_folder in sorted(path for path in self.folder.iterdir() if path.is_dir()):
+            parts = _parts(parts_folder)
+            if parts:
+                merged = pa.concat_tables([_read_parquet(path) for path in parts])
+                write_parquet(merged, self.folder / f"{parts_folder.name}.parquet")
+            for path in parts:
+                path.unlink()
+            if not any(parts_folder.iterdir()):
+                parts_folder.rmdir()
+
+    def _set_aside_after(self, step: int) -> Iterable[Path]:
+        for parts_folder in sorted(path for path in self.folder.iterdir() if path.is_dir()):
+            for path in _parts(parts_folder):
+                if _part_range(path)[1] > step or (step == 0 and _part_range(path)[0] == 0):
+                    yield path.rename(_unused(path.with_suffix(".parquet.aside")))
+
+
+def _unused(path: Path) -> Path:
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}{number}")
+    return candidate
+
+
+def _part_range(path: Path) -> tuple[int, int]:
+    match = _PART.search(path.name)
+    if match is None:
+        raise RecordsError(f"{path} is no part of a table: expected a name like 00000000-00000500.parquet")
+    return int(match[1]), int(match[2])
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if _PART.search(path.name)), key=_part_range)
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write `table` to `path` by atomic rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write `content` to `path` by atomic rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file.
+
+    Raises:
+        RecordsError: the file is cut short or is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordsError(f"{path} cannot be read ({error}); move it away and launch the run again") from error
+    if not isinstance(content, dict):
+        raise RecordsError(f"{path} holds {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RecordsError(
+            f"{path} is not a complete Parquet file ({error}). It was cut short, by a crash or a full disk; "
+            "move it away and launch the run again: its member resumes from the last checkpoint"
+        ) from error
+
+
+def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
+    """All committed rows of one table of one member, or None if nothing was recorded.
+
+    Args:
+        member: the member's folder.
+        name: the table's name.
+    """
+    finished = member / "records" / f"{name}.parquet"
+    if finished.is_file():
+        return _read_parquet(finished).to_pandas()
+    folder = member / "records" / name
+    parts = _parts(folder) if folder.is_dir() else []
+    if not parts:
+        return None
+    return pa.concat_tables([_read_parquet(path) for path in parts]).to_pandas()
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs read from disk.
+
+    Attributes:
+        members: one row per member: the lead columns without step and phase, then ``color``, ``marker``,
+            ``num_parameters``, ``hidden_size``, ``num_steps``, ``clip_norm``, ``status`` (running, finished, failed),
+            ``outcome`` (solved, budget exhausted, diverged; missing while running), ``outcome_step``,
+            ``results_version``, ``folder``.
+        chance: one row per run and metric: run, metric, chance.
+    """
+
+    members: pd.DataFrame
+    chance: pd.DataFrame
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Rows of one table over all members.
+
+        Raises:
+            RecordsError: no member recorded it.
+        """
+        tables = [read_member_table(Path(folder), name) for folder in self.members["folder"]]
+        present = [table for table in tables if table is not None]
+        if not present:
+            raise RecordsError(f"no run recorded `{name}`; add measurement={name} to the sweep and launch it again")
+        return pd.concat(present, ignore_index=True)
+
+    def members_without(self, name: str) -> pd.DataFrame:
+        """Members that did not record the table `name`."""
+        has = [read_member_table(Path(folder), name) is not None for folder in self.members["folder"]]
+        return self.members[[not present for present in has]]
+
+
+_RUN_FIELDS = ("experiment", "run", "model", "task", "seq_len", "input_len")
+_RUN_EXTRA = ("color", "marker", "num_parameters", "hidden_size", "num_steps", "clip_norm", "results_version")
+
+
+def read_runs(folders: Sequence[Path | str]) -> Runs:
+    """All runs at or below `folders`, pooled.
+
+    Args:
+        folders: run folders, experiment folders or runs roots.
+
+    Returns:
+        Their members and chance values.
+
+    Raises:
+        RecordsError: no run there, one member twice, or results of different `results_version`.
+    """
+    files = sorted({path.resolve() for folder in folders for path in Path(folder).rglob("run.json")})
+    if not files:
+        raise RecordsError(f"no run found at or below {', '.join(map(str, folders))}: expected folders with a run.json")
+    members: list[dict[str, Any]] = []
+    chance: list[dict[str, Any]] = []
+    for path in files:
+        run = read_json(path)
+        chance += [{"run": run["run"], "metric": metric, "chance": value} for metric, value in run["chance"].items()]
+        members += [_member_row(run, folder) for folder in sorted(path.parent.glob("seed-*"), key=_seed_of)]
+    if not members:
+        raise RecordsError(f"no member has started yet at or below {', '.join(map(str, folders))}")
+    table = pd.DataFrame(members)
+    _refuse_mixtures(table)
+    return Runs(table, pd.DataFrame(chance))
+
+
+def _seed_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("seed-"))
+
+
+def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+    member = read_json(folder / "member.json") if (folder / "member.json").is_file() else {}
+    return {
+        **{name: run[name] for name in (*_RUN_FIELDS, *_RUN_EXTRA)},
+        "identity": run["identity"],
+        "seed": _seed_of(folder),
+        "status": member.get("status", "running"),
+        "outcome": member.get("outcome"),
+        "outcome_step": member.get("outcome_step"),
+        "folder": str(folder),
+    }
+
+
+def _refuse_mixtures(members: pd.DataFrame) -> None:
+    versions = sorted(members["results_version"].unique())
+    if len(versions) > 1:
+        raise RecordsError(
+            f"runs of different `results_version` cannot be pooled, got {versions}: their numbers differ by a change "
+            "listed in CHANGELOG.md under **Affects results**; pass the folders of one version, or launch the others again"
+        )
+    twice = members[members.duplicated(["identity", "seed"], keep=False)]
+    if len(twice):
+        folders = ", ".join(twice["folder"].iloc[:4])
+        raise RecordsError(f"one member must not count twice, got the same run and seed in {folders}; pass one of them")

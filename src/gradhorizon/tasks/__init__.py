@@ -1,0 +1,1 @@
+"""Task protocols, one a file."""
