@@ -328,7 +328,7 @@ def _refuse_mixtures(members: pd.DataFrame) -> None:
     if len(versions) > 1:
         raise RecordsError(
             f"runs of different `results_version` cannot be pooled, got {versions}: their numbers differ by a change "
-            "listed in CHANGELOG.md under **Affects results**; pass the folders of one version, or launch the others again"
+            "listed in CHANGELOG.md under **Affects results**; pass one version's folders, or launch the others again"
         )
     twice = members[members.duplicated(["identity", "seed"], keep=False)]
     if len(twice):

@@ -33,7 +33,7 @@ class Schedule(ABC):
         """
         if not (self.at_init or self.at_solved or self.at_last or self.inner_steps(num_steps)):
             raise ValueError(
-                f"a schedule must fire at least once in `num_steps`={num_steps} steps, got one that never does: {self}; "
+                f"a schedule must fire at least once in `num_steps`={num_steps}, got one that never does: {self}; "
                 "set `at_init`, `at_solved` or `at_last`, or choose steps inside the run"
             )
 

@@ -1,6 +1,6 @@
 r"""The contract of a task: a named protocol that draws batches from a generator it is given.
 
-Notation: B batch, N = `input_len` steps fed, K loss steps, D input size, O outputs, T = `seq_len` as the paper prints it.
+Notation: B batch, N = `input_len` steps fed, K loss steps, D input size, O outputs, T = `seq_len` as printed.
 """
 
 from __future__ import annotations
