@@ -66,6 +66,7 @@ class Network(nn.Module):
         readout: builds the readout; called with ``num_features`` and ``output_size``.
         encoder: builds a per-step map, called with ``input_size``, whose attribute ``output_size`` is E;
             the identity if None.
+        recompute_every: steps per segment whose inner activations are recomputed in the backward pass; see `unroll`.
 
     Raises:
         ValueError: fewer than one layer, or a size below 1.
@@ -80,12 +81,14 @@ class Network(nn.Module):
         bidirectional: bool = False,
         readout: Callable[..., Readout] = StateReadout,
         encoder: Callable[..., nn.Module] | None = None,
+        recompute_every: int | None = None,
     ) -> None:
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"`num_layers` must be at least 1, got {num_layers}")
         self.encoder = nn.Identity() if encoder is None else encoder(input_size=input_size)
         self.bidirectional = bidirectional
+        self.recompute_every = recompute_every
         num_features = int(getattr(self.encoder, "output_size", input_size))
         layers: list[nn.ModuleDict] = []
         for _ in range(num_layers):
@@ -102,14 +105,13 @@ class Network(nn.Module):
             inputs: shape (B, N, D).
             loss_steps: ascending t in 1 … N.
         """
-        return self._propagate(self.encoder(inputs), loss_steps, (), None)[0]
+        return self._propagate(self.encoder(inputs), loss_steps, ())[0]
 
     def trace(
         self,
         inputs: Float[Tensor, "B N D"],
         loss_steps: Sequence[int],
         cuts: Sequence[int] = (),
-        recompute_every: int | None = None,
     ) -> Trace:
         """Predictions, with the tensors whose gradients are measured.
 
@@ -117,11 +119,10 @@ class Network(nn.Module):
             inputs: shape (B, N, D).
             loss_steps: ascending t in 1 … N.
             cuts: t in 0 … N in each direction's own time.
-            recompute_every: see `unroll`.
         """
         encoded = self.encoder(inputs)
         encoded = encoded.view_as(encoded) if encoded.requires_grad else encoded.detach().requires_grad_()
-        predictions, layers = self._propagate(encoded, loss_steps, cuts, recompute_every)
+        predictions, layers = self._propagate(encoded, loss_steps, cuts)
         return Trace(predictions, encoded, tuple(layers))
 
     def cells(self) -> list[Layer]:
@@ -129,7 +130,7 @@ class Network(nn.Module):
         return [cell for layer in self.layers for cell in layer.values()]  # type: ignore[operator]
 
     def _propagate(
-        self, features: Tensor, loss_steps: Sequence[int], cuts: Sequence[int], recompute_every: int | None
+        self, features: Tensor, loss_steps: Sequence[int], cuts: Sequence[int]
     ) -> tuple[Tensor, list[LayerTrace]]:
         input_len = features.shape[1]
         loss_steps = tuple(loss_steps)
@@ -143,7 +144,7 @@ class Network(nn.Module):
                 is_backward = name == "backward_cell"
                 read = self._backward_steps(steps, input_len) if is_backward else steps
                 x = features.flip(1) if is_backward else features
-                own_outputs, trace = _run_layer(cell, x, read, cuts, recompute_every)
+                own_outputs, trace = _run_layer(cell, x, read, cuts, self.recompute_every)
                 outputs.append(own_outputs.flip(1) if is_backward else own_outputs)
                 if trace is not None:
                     traces.append(LayerTrace(index, name.removesuffix("_cell"), cell, x, trace))

@@ -80,10 +80,10 @@ def unroll(
     """
     input_len = x.shape[1]
     cuts = _sorted_within(cuts, 0, input_len, "cuts")
+    edges = _edges(input_len, cuts, recompute_every)
     steps = range(1, input_len + 1) if output_steps is None else output_steps
     output_steps = _sorted_within(steps, 1, input_len, "output_steps")
     state = cell.initial_state(x.shape[0]) if state is None else state
-    edges = _edges(input_len, cuts, recompute_every)
     run = _run_segment if recompute_every is None else _run_segment_recomputed
 
     reads_all = len(output_steps) == input_len

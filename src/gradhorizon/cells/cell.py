@@ -1,6 +1,8 @@
 r"""The contract of a recurrence: what depends on the input, what depends on the state.
 
-.. math:: s_t = \mathrm{recur}(\mathrm{project}(x_t),\, s_{t-1}), \qquad y_t = \mathrm{output}(\mathrm{project}(x_t),\, s_t)
+.. math::
+    s_t = \mathrm{recur}(\mathrm{project}(x_t),\, s_{t-1}), \qquad
+    y_t = \mathrm{output}(\mathrm{project}(x_t),\, s_t)
 
 Notation: B batch, N steps, D input size, H hidden size, t in 1 … N counts inputs, s_0 is the initial state.
 """

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -67,9 +69,11 @@ class Probe:
         device: torch.device | str | None = None,
     ) -> None:
         device = _float64_device(torch.device(device or next(network.parameters()).device), dtype)
-        self.network = copy.deepcopy(network).to(device=device, dtype=dtype).eval()
+        with _recording():
+            self.network = copy.deepcopy(network).to(device=device, dtype=dtype).eval()
+            moved = batch.to(device, dtype)
+            self.batch = replace(moved, inputs=moved.inputs.clone(), targets=moved.targets.clone())
         self.task = task
-        self.batch = batch.to(device, dtype)
         self.num_cuts = num_cuts
 
     @property
@@ -91,13 +95,13 @@ class Probe:
     def trace(self) -> Trace:
         """The forward pass, with cuts."""
         # cuDNN refuses a backward pass in evaluation mode; the native kernels do not.
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        with _recording(), torch.backends.cudnn.flags(enabled=False):
             return self.network.trace(self.batch.inputs, self.batch.loss_steps, self.cuts)
 
     @cached_property
     def losses(self) -> Tensor:
         """Loss of each sample at each loss step, shape (B, K)."""
-        with torch.enable_grad():
+        with _recording():
             return self.task.loss(self.trace.predictions, self.batch.targets)
 
     @cached_property
@@ -110,8 +114,9 @@ class Probe:
         """The same for each sample's mean loss over all loss steps, the protocol's own loss; never called a horizon."""
         if len(self.batch.loss_steps) == 1:
             return self.input_gradient
-        mean_loss = self.losses.mean(dim=1).sum()
-        return torch.autograd.grad(mean_loss, self.trace.encoded, retain_graph=True)[0]
+        with _recording():
+            mean_loss = self.losses.mean(dim=1).sum()
+            return torch.autograd.grad(mean_loss, self.trace.encoded, retain_graph=True, materialize_grads=True)[0]
 
     @cached_property
     def state_gradients(self) -> list[StateGradients]:
@@ -134,27 +139,27 @@ class Probe:
         for layer in self.trace.layers:
             wanted.append(layer.trajectory.outputs)
             wanted += [part for state in layer.trajectory.states for part in state]
-        objective = self.losses[:, -1].sum()
-        found = torch.autograd.grad(objective, wanted, retain_graph=True, allow_unused=True)
-        return tuple(
-            torch.zeros_like(tensor) if gradient is None else gradient
-            for tensor, gradient in zip(wanted, found, strict=True)
-        )
+        with _recording():
+            objective = self.losses[:, -1].sum()
+            return torch.autograd.grad(objective, wanted, retain_graph=True, materialize_grads=True)
 
     def _direct(self, layer: LayerTrace, t: int, state: State, output_gradient: Tensor | None) -> State:
         if output_gradient is None:
             return tuple(torch.zeros_like(part) for part in state)
         if type(layer.cell).output is Recurrent.output:
             return (output_gradient, *(torch.zeros_like(part) for part in state[1:]))
-        with torch.enable_grad():
+        with _recording():
             leaves = tuple(part.detach().requires_grad_() for part in state)
             projected = layer.cell.project(layer.inputs[:, t - 1 : t].detach(), t - 1)
             output = layer.cell.output(select_step(projected, 0), leaves)
-            found = torch.autograd.grad(output, leaves, output_gradient, allow_unused=True)
-        return tuple(
-            torch.zeros_like(leaf) if gradient is None else gradient
-            for leaf, gradient in zip(leaves, found, strict=True)
-        )
+            return torch.autograd.grad(output, leaves, output_gradient, materialize_grads=True)
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    # A validation hook, from which a solved member is probed, runs in inference mode.
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        yield
 
 
 def _float64_device(device: torch.device, dtype: torch.dtype) -> torch.device:

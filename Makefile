@@ -1,0 +1,79 @@
+# A fresh clone needs Python 3.11 or newer and a network, nothing else: every target makes .venv when it is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+RUNTIME := $(VENV)/installed-runtime
+DEV := $(VENV)/installed-dev
+
+RUNS ?= runs/quickstart
+FIGURES ?= $(RUNS)-figures
+TRAIN := $(VENV)/bin/gradhorizon
+ANALYSE := $(RUN) -m analysis.figures
+PYTEST_ARGS ?=
+
+INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+PYTHON_CHECK := import sys; sys.version_info >= (3, 11) or sys.exit(1)
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## "; print "make <target>, one of:" } \
+		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: quickstart
+quickstart: $(RUNTIME) ## train a small sweep, draw its figures, table and report (minutes; again: only what is missing)
+	@echo "==> Training the sweep of conf/experiment/quickstart.yaml; records go to $(RUNS)"
+	@$(TRAIN) -m experiment=quickstart hydra/launcher=joblib
+	@$(MAKE) --no-print-directory figures
+
+.PHONY: figures
+figures: $(RUNTIME) ## draw figures, table and report of RUNS=<folder of runs> (default: the quickstart's)
+	@echo "==> Drawing figures, table and report of $(RUNS) into $(FIGURES)"
+	@$(ANALYSE) $(RUNS) --out $(FIGURES)
+
+.PHONY: test
+test: $(DEV) ## run the tests that take seconds
+	@$(RUN) -m pytest -q -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: $(DEV) ## run all tests, those that take minutes too
+	@$(RUN) -m pytest -q $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(DEV) ## check style, formatting and types
+	@echo "==> ruff check" && $(RUN) -m ruff check --quiet .
+	@echo "==> ruff format" && $(RUN) -m ruff format --check --quiet .
+	@echo "==> mypy" && $(RUN) -m mypy
+
+.PHONY: bench
+bench: $(RUNTIME) ## measure what the program itself costs, as ratios
+	@$(RUN) -m benchmarks.all
+
+.PHONY: clean
+clean: ## remove .venv and caches; recorded runs are kept
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -type d -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
+
+$(RUN):
+	@command -v "$(PYTHON)" > /dev/null || { echo "gradhorizon needs Python 3.11 or newer, \
+	and '$(PYTHON)' was not found: name one, as in 'make PYTHON=python3.12'" >&2; exit 1; }
+	@"$(PYTHON)" -c "$(PYTHON_CHECK)" || { echo "gradhorizon needs Python 3.11 or newer, \
+	but '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1): name another, as in 'make PYTHON=python3.12'" >&2; exit 1; }
+	@echo "==> Creating $(VENV) with $$("$(PYTHON)" --version 2>&1)"
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(RUN)
+	@echo "==> Installing gradhorizon and its pinned dependencies into $(VENV) (a minute or two)"
+	@$(INSTALL) -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(RUN)
+	@echo "==> Installing gradhorizon, its pinned dependencies and the development tools into $(VENV) (a minute or two)"
+	@$(INSTALL) -e '.[dev]'
+	@touch $(RUNTIME) $@

@@ -1,0 +1,1 @@
+"""From records to tables, figures and a report; reads `gradhorizon.records` and `gradhorizon.theory` alone."""

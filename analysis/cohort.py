@@ -1,0 +1,140 @@
+"""Runs as curves: one label, colour and marker per model, members that are complete, and those that are not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradhorizon.records import RecordsError, Runs, read_runs
+
+MEMBER = ["experiment", "run", "seed"]
+"""Columns that name a member."""
+CELL = ["series", "task", "seq_len", "input_len"]
+"""Columns that name one curve on one task at one length."""
+RESERVED_COLORS = ("#222255", "#663333", "#225555", "#666633", "#555555", "#662266", "#225522", "#884400")
+"""For labels that no file in conf/model gives a colour: dark, so that they stand apart from the shipped ones."""
+RESERVED_MARKERS = ("P", "X", "d", "*", "h", "8", "<", ">")
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_KNOWN_MARKERS = frozenset("ov^<>sDdpPXh8*.+x")
+_TELLING_FIELDS = ("hidden_size", "clip_norm", "num_steps", "num_parameters")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Runs that are analysed together.
+
+    Attributes:
+        members: as `gradhorizon.records.Runs.members`, with ``series``: the model's label, made unique where runs of
+            one model on one task and length differ in their configuration.
+        runs: what was read.
+        look: one row per series in drawing order: series, color, marker.
+    """
+
+    members: pd.DataFrame
+    runs: Runs
+    look: pd.DataFrame
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Rows of one table over all members, with ``series``.
+
+        Raises:
+            RecordsError: no member recorded it.
+        """
+        return self.runs.table(name).merge(self.members[[*MEMBER, "series"]], on=MEMBER, how="inner")
+
+    @property
+    def diverged(self) -> pd.DataFrame:
+        """Members that diverged."""
+        return self.members[self.members["outcome"] == "diverged"]
+
+    @property
+    def unfinished(self) -> pd.DataFrame:
+        """Members that are still running or failed."""
+        return self.members[self.members["status"] != "finished"]
+
+
+def read_cohort(folders: Sequence[Path | str], tables: Sequence[str] = (), is_partial: bool = False) -> Cohort:
+    """All runs at or below `folders`.
+
+    Args:
+        folders: run folders, experiment folders or runs roots.
+        tables: tables that every member must have recorded.
+        is_partial: whether members that are unfinished, or lack a table, are tolerated.
+
+    Raises:
+        RecordsError: nothing to read, or members that are missing, each of them listed.
+    """
+    runs = read_runs(folders)
+    cohort = with_looks(runs)
+    if not is_partial:
+        _refuse_missing(cohort, tables)
+    return cohort
+
+
+def _refuse_missing(cohort: Cohort, tables: Sequence[str]) -> None:
+    problems = [f"  {name}: {row.status}" for name, row in _named(cohort.unfinished)]
+    for table in tables:
+        problems += [f"  {name}: no `{table}`" for name, _ in _named(cohort.runs.members_without(table))]
+    if problems:
+        listed = "\n".join(problems)
+        raise RecordsError(
+            f"{len(problems)} records are missing:\n{listed}\n"
+            "launch the sweep again to complete them, or pass --partial to go on without"
+        )
+
+
+def _named(members: pd.DataFrame) -> list[tuple[str, Any]]:
+    return [(member_name(row), row) for row in members.itertuples()]
+
+
+def member_name(member: Any) -> str:
+    """``experiment/run/seed-n`` of a row of members."""
+    return f"{member.experiment}/{member.run}/seed-{member.seed}"
+
+
+def with_looks(runs: Runs) -> Cohort:
+    """`runs` with a label, colour and marker for every curve."""
+    members = runs.members.assign(series=_series(runs.members))
+    return Cohort(members, runs, _look(members))
+
+
+def _series(members: pd.DataFrame) -> pd.Series:
+    series = members["model"].copy()
+    for _, group in members.groupby("model", sort=False):
+        suffixes = {identity: _suffix(group, rows) for identity, rows in group.groupby("identity", sort=False)}
+        if group.groupby(["task", "seq_len"])["identity"].nunique().max() > 1:
+            series[group.index] = group["model"] + group["identity"].map(suffixes)
+    return series
+
+
+def _suffix(group: pd.DataFrame, rows: pd.DataFrame) -> str:
+    rivals = group.merge(rows[["task", "seq_len"]].drop_duplicates(), on=["task", "seq_len"])
+    named = [name for name in _TELLING_FIELDS if rivals[name].nunique(dropna=False) > 1]
+    telling = rivals.groupby("identity")[named].first().duplicated(keep=False).any() if named else True
+    words = [f"{name} {rows[name].iloc[0]:g}" for name in named[:2] if pd.notna(rows[name].iloc[0])]
+    return f" ({', '.join(words)})" if words and not telling else f" ({rows['identity'].iloc[0][:6]})"
+
+
+def _look(members: pd.DataFrame) -> pd.DataFrame:
+    first = members.sort_values("series").groupby("series", sort=True).first().reset_index()
+    taken: set[str] = set()
+    rows = []
+    reserved = 0
+    for row in first.itertuples():
+        is_shipped = _is_color(row.color) and row.color not in taken
+        color = row.color if is_shipped else RESERVED_COLORS[reserved % len(RESERVED_COLORS)]
+        spare = RESERVED_MARKERS[reserved % len(RESERVED_MARKERS)]
+        marker = row.marker if is_shipped and row.marker in _KNOWN_MARKERS else spare
+        reserved += color != row.color or marker != row.marker
+        taken.add(color)
+        rows.append((row.series, color, marker))
+    return pd.DataFrame(rows, columns=["series", "color", "marker"])
+
+
+def _is_color(value: Any) -> bool:
+    return isinstance(value, str) and _COLOR.fullmatch(value) is not None

@@ -1,0 +1,46 @@
+"""Everything at once: figures, table and report of a sweep, what was found, and which files to open.
+
+Usage: ``python -m analysis.figures RUNS… [--out DIR] [--partial]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from analysis import command_line, gradient_profile, report, sequence_length_scaling, training_curves, verdicts
+from analysis.cohort import Cohort
+from analysis.findings import findings
+
+TABLES = ("metrics", "input_gradients", "parameter_gradients")
+
+
+def write(cohort: Cohort, out: Path) -> list[Path]:
+    """Write everything and say what was found; returns the files to open, the report last.
+
+    Args:
+        cohort: what is drawn.
+        out: folder to write to.
+    """
+    drawn = [path for module in (gradient_profile, sequence_length_scaling, training_curves) for path in module.write(cohort, out)]
+    table = verdicts.summarise(cohort)
+    tables, pages = verdicts.save(table, out), report.write(cohort, out)
+    verdicts.show(table)
+    console = Console(width=verdicts.TERMINAL_WIDTH, highlight=False)
+    console.print("What was found", style="bold")
+    for sentence in findings(table):
+        console.print(f"• {sentence}", markup=False)
+    console.print("\nWhich files to open", style="bold")
+    profiles = [path for path in drawn if path.suffix == ".png" and path.name.startswith("gradient_profile")]
+    return [*tables[1:], *profiles, *pages]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write everything about the runs named on the command line."""
+    command_line.run(__doc__, TABLES, write, arguments)
+
+
+if __name__ == "__main__":
+    main()

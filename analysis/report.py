@@ -1,0 +1,181 @@
+"""One self-contained, interactive HTML page: what was found, verdicts, profiles, scaling, curves, provenance.
+
+Usage: ``python -m analysis.report RUNS… [--out DIR]``. Opens from a file, with no network; unfinished members and absent
+measurements do not stop it: it lists them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pandas as pd
+import vl_convert
+
+from analysis import command_line, gradient_profile, provenance, sequence_length_scaling, training_curves, verdicts
+from analysis.cohort import Cohort
+from analysis.findings import findings
+from analysis.report_charts import Panel, curve_panels, profile_panels, scaling_panels
+from gradhorizon.records import RecordsError
+
+PAGE = Path(__file__).parent / "page"
+TABLES = ("metrics", "input_gradients", "parameter_gradients")
+_SECTIONS = (
+    ("How far back the gradient reaches", "Relative input gradient against lag; dotted: the horizon level 1/1000.", profile_panels),
+    ("Reach against sequence length", "Dashed: horizon = N; an arrow marks a horizon beyond the sequence. Shaded: stable. Points are set apart sideways.", scaling_panels),
+    ("Training", "Dotted: chance; dashed: solved level; dash-dotted: clipping threshold. A solved member is frozen and keeps its values.", curve_panels),
+)
+
+
+def html(cohort: Cohort) -> str:
+    """The page.
+
+    Args:
+        cohort: what is reported.
+    """
+    table = verdicts.summarise(cohort)
+    summaries = (gradient_profile.summarise(cohort), sequence_length_scaling.summarise(cohort), _curves(cohort))
+    sections = [list(panels(summary)) for (_, _, panels), summary in zip(_SECTIONS, summaries, strict=True)]
+    specs = [panel.spec for section in sections for panel in section]
+    parts = {
+        "style": _file("style.css"),
+        "program": _file("page.js"),
+        "bundle": _bundle(),
+        "panels": _json(specs),
+        "subtitle": escape(_subtitle(cohort)),
+        "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table)),
+        "chips": "".join(_chip(row) for row in cohort.look.to_dict("records")),
+        "verdicts": _verdict_tables(table, cohort.look),
+        "sections": _sections(sections),
+        "absent": _absent(cohort),
+        "provenance": _provenance(cohort),
+    }
+    return Template(_file("page.html")).substitute(parts)
+
+
+def _curves(cohort: Cohort) -> pd.DataFrame:
+    try:
+        return training_curves.summarise(cohort)
+    except RecordsError:
+        return pd.DataFrame({"task": [], "seq_len": []})
+
+
+def _file(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+@cache
+def _bundle() -> str:
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c").replace("NaN", "null")
+
+
+def _subtitle(cohort: Cohort) -> str:
+    members = cohort.members
+    tasks = ", ".join(sorted(members["task"].unique()))
+    experiments = ", ".join(sorted(members["experiment"].unique()))
+    num_runs = len(members[["experiment", "run"]].drop_duplicates())
+    return f"{_count(num_runs, 'run')}, {_count(len(members), 'trained network')} · {tasks} · experiment {experiments}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _chip(row: dict[str, Any]) -> str:
+    name = escape(str(row["series"]))
+    return (
+        f'<button type="button" aria-pressed="true" data-series="{name}"><i style="background:{row["color"]}"></i>'
+        f"{name}</button>"
+    )
+
+
+def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame) -> str:
+    colors = dict(zip(look["series"], look["color"], strict=True))
+    blocks = []
+    for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
+        body = "".join(_verdict_row(row, colors[row["series"]]) for row in rows.to_dict("records"))
+        title = f"{escape(str(task))} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps)"
+        blocks.append(f'<h3>{title}</h3><div class="scroll"><table>{_VERDICT_HEAD}<tbody>{body}</tbody></table></div>')
+    return "".join(blocks)
+
+
+_VERDICT_HEAD = (
+    '<thead><tr><th>model</th><th>parameters</th><th>λ at init<br>[nats/step]</th><th>λ after<br>training</th>'
+    "<th>horizon at init<br>[steps]</th><th>horizon after<br>training</th><th>solved</th><th>95 %<br>interval</th>"
+    '<th>steps to<br>solve</th><th class="left">at init</th><th class="left">after training</th></tr></thead>'
+)
+
+
+def _verdict_row(row: dict[str, Any], color: str) -> str:
+    said = dict(enumerate(verdicts.spoken(pd.DataFrame([row])).iloc[0]))
+    name = escape(str(row["series"]))
+    numbers = "".join(f"<td>{escape(said[column])}</td>" for column in (3, 4, 5, 6, 7, 12, 13, 14))
+    pills = "".join(f'<td class="left">{_pill(verdicts.short_verdict(row, stage))}</td>' for stage in ("init", "trained"))
+    return f'<tr data-series="{name}"><td><i style="background:{color}"></i>{name}</td>{numbers}{pills}</tr>'
+
+
+def _pill(text: str) -> str:
+    kinds = [kind for kind in ("vanishing", "stable", "exploding") if kind in text]
+    return f'<span class="pill {kinds[0] if len(kinds) == 1 else ""}">{escape(text)}</span>'
+
+
+def _sections(sections: list[list[Panel]]) -> str:
+    number = 0
+    blocks = []
+    for (title, note, _), panels in zip(_SECTIONS, sections, strict=True):
+        blocks.append(f'<h2>{title}</h2><p class="note">{note}</p>' if panels else "")
+        for heading, group in groupby(panels, key=lambda panel: panel.heading):
+            figures = [_figure(panel, number + index) for index, panel in enumerate(group)]
+            number += len(figures)
+            blocks.append(f'<h3>{escape(heading)}</h3><div class="charts">{"".join(figures)}</div>')
+    return "".join(blocks)
+
+
+def _figure(panel: Panel, number: int) -> str:
+    return f'<figure><figcaption>{escape(panel.title)}</figcaption><div class="chart" data-panel="{number}"></div></figure>'
+
+
+def _absent(cohort: Cohort) -> str:
+    table = provenance.absent(cohort, TABLES)
+    return _table(table) if len(table) else "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
+
+
+def _provenance(cohort: Cohort) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions(cohort).items())
+    facts = provenance.run_facts(cohort).drop(columns="experiment")
+    return f"<p>{escape(versions)}</p><details><summary>{_count(len(facts), 'run')}</summary>{_table(facts)}</details>"
+
+
+def _table(table: pd.DataFrame) -> str:
+    head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in table.columns)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row)}</tr>" for row in table.itertuples(index=False)
+    )
+    return f'<div class="scroll"><table class="runs"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def write(cohort: Cohort, out: Path) -> list[Path]:
+    """Write report.html; returns its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.html").write_text(html(cohort), encoding="utf-8")
+    return [out / "report.html"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the report of the runs named on the command line; what is missing is listed in it, not refused."""
+    command_line.run(__doc__, (), write, [*(arguments if arguments is not None else command_line.own()), "--partial"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""How growth rate and gradient horizon change with the length of the sequence.
+
+Usage: ``python -m analysis.sequence_length_scaling RUNS… [--out DIR]``. One figure per task: the growth rate above,
+the gradient horizon below; at init on the left, after training on the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from analysis import appearance, command_line, growth
+from analysis.cohort import CELL, Cohort
+from analysis.gradient_profile import TABLES, left_out, seed_profiles
+from analysis.growth import MIN_SEEDS
+from analysis.stages import STAGES
+
+QUANTITIES = ("rate", "horizon")
+_ARROW = Line2D([], [], color=appearance.INK, linestyle="none", marker=r"$\uparrow$", markersize=6, label="beyond N − 1 (censored)")
+
+
+def summarise(cohort: Cohort) -> pd.DataFrame:
+    """Growth rate, gradient horizon and verdict per model, task, length and stage.
+
+    Columns: series, task, seq_len, input_len, stage, num_seeds, span (longest lag, steps); rate, rate_low, rate_high
+    (nats per step; median of the seeds and its interval, or their range); horizon, horizon_low, horizon_high (steps;
+    of the median profile, and its interval or the seeds' range), each with ``…_is_censored``; has_interval (bootstrap
+    interval, otherwise range); stable_rate (nats per step); verdict; tendency; num_zero_lags; color, marker.
+    """
+    groups = seed_profiles(cohort).groupby([*CELL, "stage"], sort=True)
+    rows = [dict(zip([*CELL, "stage"], key, strict=True)) | _quantities(group) for key, group in groups]
+    return pd.DataFrame(rows).merge(cohort.look, on="series")
+
+
+def _quantities(group: pd.DataFrame) -> dict[str, Any]:
+    wide = group.pivot_table(index="lag", columns=["experiment", "run", "seed"], values="relative_norm", dropna=False)
+    lags, profiles = wide.index.to_numpy(), wide.to_numpy().T
+    rates = np.array([growth.growth_rate(lags, profile) for profile in profiles])
+    span = float(lags[-1])
+    return {
+        "num_seeds": len(profiles),
+        "span": span,
+        "stable_rate": growth.stable_rate(span),
+        "has_interval": growth.rate_interval(rates) is not None,
+        "verdict": growth.verdict(rates, span),
+        "tendency": growth.tendency(rates, span),
+        "num_zero_lags": int((growth.median_profile(profiles) == 0).sum()),
+        **_rate(rates),
+        **_horizon(lags, profiles),
+    }
+
+
+def _rate(rates: np.ndarray) -> dict[str, float]:
+    interval = growth.rate_interval(rates)
+    known = rates[~np.isnan(rates)]
+    if not len(known):
+        return {"rate": np.nan, "rate_low": np.nan, "rate_high": np.nan}
+    low, high = (interval.low, interval.high) if interval else (float(known.min()), float(known.max()))
+    return {"rate": float(np.median(known)), "rate_low": low, "rate_high": high}
+
+
+def _horizon(lags: np.ndarray, profiles: np.ndarray) -> dict[str, float | bool]:
+    central = growth.gradient_horizon(lags, growth.median_profile(profiles))
+    ends = growth.horizon_interval(lags, profiles) or _range([growth.gradient_horizon(lags, row) for row in profiles])
+    named = zip(("horizon", "horizon_low", "horizon_high"), (central, *ends), strict=True)
+    return {key: value for name, horizon in named for key, value in (
+        (name, horizon.lag), (f"{name}_is_censored", horizon.is_censored))}  # fmt: skip
+
+
+def _range(horizons: list[growth.Horizon]) -> tuple[growth.Horizon, growth.Horizon]:
+    ordered = sorted(horizons, key=lambda horizon: (horizon.is_censored, horizon.lag))
+    return ordered[0], ordered[-1]
+
+
+def plot(table: pd.DataFrame, ax: Axes, quantity: str) -> None:
+    """One quantity of one task and stage against T.
+
+    Args:
+        table: rows of `summarise` of one panel.
+        ax: the panel.
+        quantity: ``rate`` or ``horizon``.
+    """
+    curves = list(table.groupby("series", sort=True))
+    for number, (_, curve) in enumerate(curves):
+        shift = 1 + 0.16 * ((number + 0.5) / len(curves) - 0.5)
+        _plot_curve(curve.sort_values("seq_len"), ax, quantity, shift)
+    if quantity == "horizon":
+        ax.plot(*_whole_sequence(table), "--", color=appearance.INK, linewidth=0.8, zorder=3)
+
+
+def _whole_sequence(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    whole = table.drop_duplicates("seq_len").sort_values("seq_len")
+    seq_len = np.array([whole["seq_len"].iloc[0] / 2, *whole["seq_len"], whole["seq_len"].iloc[-1] * 2], dtype=float)
+    extra = (whole["input_len"] - whole["seq_len"]).to_numpy()
+    return seq_len, seq_len + extra[[0, *range(len(extra)), -1]]
+
+
+def _plot_curve(curve: pd.DataFrame, ax: Axes, quantity: str, shift: float) -> None:
+    color, marker = curve["color"].iloc[0], curve["marker"].iloc[0]
+    drawn = curve[np.isfinite(curve[quantity])]
+    x, y = drawn["seq_len"] * shift, drawn[quantity]
+    low, high = (drawn[f"{quantity}_{end}"].clip(-1e3, 1e6) for end in ("low", "high"))
+    ax.vlines(x, low, high, color=color, linewidth=1.0, alpha=0.75)
+    ax.plot(x, y, color=color, marker=marker, markersize=4.6, markeredgewidth=0.0 if marker not in "+x" else 1.0,
+            linewidth=1.0)  # fmt: skip
+    if quantity == "horizon":
+        beyond = drawn["horizon_is_censored"].to_numpy(dtype=bool)
+        ax.plot(x[beyond], y[beyond] * 1.16, color=color, linestyle="none", marker=r"$\uparrow$", markersize=6,
+                markeredgewidth=0.2)  # fmt: skip
+    else:
+        cut = curve[np.isneginf(curve["rate"])]
+        ax.plot(cut["seq_len"] * shift, np.full(len(cut), 0.03), color=color, marker=marker, linestyle="none",
+                markersize=4.6, transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
+
+
+def draw(table: pd.DataFrame, footnote: str) -> Figure:
+    """One task's figure.
+
+    Args:
+        table: rows of `summarise` of one task.
+        footnote: what was left out, appended to what the marks mean.
+    """
+    stages = [stage for stage in STAGES if stage in set(table["stage"])]
+    figure, axes = appearance.panels(len(QUANTITIES), len(stages))
+    for row, quantity in enumerate(QUANTITIES):
+        for column, stage in enumerate(stages):
+            ax = axes[row, column]
+            ax.set_title(stage)
+            plot(table[table["stage"] == stage], ax, quantity)
+            _scale_x(ax, table)
+            _SCALES[quantity](ax, table)
+    axes[0, 0].set_ylabel("growth rate λ [nats/step]")
+    axes[1, 0].set_ylabel("gradient horizon [steps]")
+    for ax in axes[-1]:
+        ax.set_xlabel("sequence length T [steps]")
+    title = f"Reach against sequence length · {table['task'].iloc[0]}"
+    marks = [Patch(color="#eef2ff", label="stable: factor below 10"),
+             Line2D([], [], color=appearance.INK, linestyle="--", linewidth=0.8, label="horizon = N"), _ARROW]  # fmt: skip
+    appearance.finish(figure, title, [appearance.series_handles(table), marks], f"{_legend(table)} {footnote}")
+    return figure
+
+
+def _scale_x(ax: Axes, table: pd.DataFrame) -> None:
+    lengths = sorted(table["seq_len"].unique())
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(lengths))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_xlim(lengths[0] / 1.25, lengths[-1] * 1.25)
+
+
+def _scale_rate(ax: Axes, table: pd.DataFrame) -> None:
+    linear = 10 ** np.floor(np.log10(table["stable_rate"].min())) if table["stable_rate"].notna().any() else 0.01
+    ax.set_yscale("symlog", linthresh=linear, linscale=0.6)
+    stable = table.drop_duplicates("seq_len").sort_values("seq_len")
+    edges = np.array([stable["seq_len"].iloc[0] / 2, *stable["seq_len"], stable["seq_len"].iloc[-1] * 2], dtype=float)
+    half = stable["stable_rate"].to_numpy()[[0, *range(len(stable)), -1]]
+    ax.fill_between(edges, -half, half, color="#eef2ff", linewidth=0, zorder=0)
+    ax.axhline(0, color=appearance.QUIET, linewidth=0.6, zorder=1)
+    rates = table[["rate_low", "rate_high"]].to_numpy()
+    rates = np.append(rates[np.isfinite(rates)], [half.max(initial=linear, where=~np.isnan(half)), -linear])
+    ax.set_ylim(min(rates.min() * 1.6, -2 * linear), max(rates.max() * 1.6, 2 * linear))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _scale_horizon(ax: Axes, table: pd.DataFrame) -> None:
+    horizons = table[["horizon_low", "horizon"]].to_numpy()
+    lowest = min(horizons[horizons > 0].min(initial=np.inf), table["input_len"].min())
+    ax.set_yscale("log")
+    ax.set_ylim(max(lowest / 1.5, 0.7), table["input_len"].max() * 1.6)
+    ticks = [base * 10**power for power in range(7) for base in (1, 2, 5)]
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+_SCALES: dict[str, Callable[[Axes, pd.DataFrame], None]] = {"rate": _scale_rate, "horizon": _scale_horizon}
+
+
+def _legend(table: pd.DataFrame) -> str:
+    counts = sorted(table["num_seeds"].unique())
+    seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    bars = "95 % bootstrap interval over seeds" if table["has_interval"].any() else "range of the seeds"
+    doubt = f" Intervals are not estimable with fewer than {MIN_SEEDS} seeds: ranges there." if counts[0] < MIN_SEEDS else ""
+    cut = " Marks on the lower edge: rate −∞, cut off by exact zeros." if np.isneginf(table["rate"]).any() else ""
+    return (
+        f"Point: median over seeds ({seeds}) of the growth rate of the relative input gradient, and horizon of the median "
+        f"profile: first lag from which it stays under 1/1000. Bar: {bars}.{doubt}{cut} Shaded: rates that change the gradient by less than a factor of 10 over the sequence. "
+        "Points are set apart sideways."
+    )
+
+
+def figures(cohort: Cohort) -> dict[str, Callable[[], Figure]]:
+    """File stem -> draws the figure; one per task."""
+    return {
+        appearance.stem("sequence_length_scaling", task): partial(draw, rows, left_out(cohort, str(task)))
+        for task, rows in summarise(cohort).groupby("task", sort=True)
+    }
+
+
+def write(cohort: Cohort, out: Path) -> list[Path]:
+    """Write all figures; returns their paths."""
+    return appearance.save(figures(cohort), out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw growth rate and horizon of the runs named on the command line."""
+    command_line.run(__doc__, TABLES, write, arguments)
+
+
+if __name__ == "__main__":
+    main()

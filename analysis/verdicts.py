@@ -1,0 +1,201 @@
+"""The table of a sweep: who vanishes, how far the gradient reaches, who solves the task and when.
+
+Usage: ``python -m analysis.verdicts RUNS… [--out DIR]``. One row per model, task and length; written as CSV and
+Markdown, and shown in the terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from analysis import command_line, sequence_length_scaling, solving
+from analysis.cohort import CELL, Cohort
+from analysis.gradient_profile import TABLES
+from analysis.stages import STAGES
+
+SHORT = {"at init": "init", "after training": "trained"}
+"""Stage -> the suffix of its columns."""
+_PER_STAGE = ("num_seeds", "rate", "rate_low", "rate_high", "horizon", "horizon_is_censored", "verdict", "tendency")
+HEADER = ("model", "task", "T", "parameters", "growth rate at init [nats/step]", "after training",
+          "horizon at init [steps]", "after training", "verdict at init", "after training", "seeds at init",
+          "after training", "solved", "95 % interval", "steps to solve", "diverged")  # fmt: skip
+TERMINAL_WIDTH = 100
+
+
+def summarise(cohort: Cohort) -> pd.DataFrame:
+    """One row per model, task and length.
+
+    Columns: series, task, seq_len, input_len, num_parameters; for each stage (suffix ``_init`` and ``_trained``)
+    num_seeds, rate, rate_low, rate_high (nats per step), horizon (steps), horizon_is_censored, verdict, tendency;
+    num_solved, num_finished, solved_low, solved_high (Wilson), steps_to_solve (Kaplan–Meier median, infinite if half
+    never solve), num_steps (the budget), num_diverged, num_unfinished.
+    """
+    table = _outcomes(cohort)
+    scaling = sequence_length_scaling.summarise(cohort)
+    for stage in STAGES:
+        rows = scaling[scaling["stage"] == stage][[*CELL, *_PER_STAGE]]
+        table = table.merge(rows.rename(columns={name: f"{name}_{SHORT[stage]}" for name in _PER_STAGE}), on=CELL, how="left")
+    return table.sort_values(["task", "seq_len", "series"], ignore_index=True)
+
+
+def _outcomes(cohort: Cohort) -> pd.DataFrame:
+    groups = cohort.members.groupby(CELL, sort=True)
+    return pd.DataFrame([dict(zip(CELL, key, strict=True)) | _outcome(members) for key, members in groups])
+
+
+def _outcome(members: pd.DataFrame) -> dict[str, Any]:
+    finished = members[members["status"] == "finished"]
+    is_solved = (finished["outcome"] == "solved").to_numpy(dtype=bool)
+    # A diverged member would never have solved: it is censored at the budget, not where it broke off.
+    steps = np.where(is_solved, finished["outcome_step"], finished["num_steps"]).astype(float)
+    interval = solving.solve_rate_interval(int(is_solved.sum()), len(finished))
+    return {
+        "num_parameters": int(members["num_parameters"].iloc[0]),
+        "num_steps": int(members["num_steps"].iloc[0]),
+        "num_solved": int(is_solved.sum()),
+        "num_finished": len(finished),
+        "solved_low": interval.low,
+        "solved_high": interval.high,
+        "steps_to_solve": solving.median_steps_to_solve(steps, is_solved),
+        "num_diverged": int((members["outcome"] == "diverged").sum()),
+        "num_unfinished": len(members) - len(finished),
+    }
+
+
+def spoken(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it: every cell a string, columns as `HEADER`.
+
+    Args:
+        table: of `summarise`.
+    """
+    return pd.DataFrame([_spoken_row(row) for row in table.to_dict("records")], columns=pd.Index(HEADER))
+
+
+def _spoken_row(row: dict[str, Any]) -> list[str]:
+    stages = ("init", "trained")
+    return [
+        str(row["series"]),
+        str(row["task"]),
+        str(row["seq_len"]),
+        f"{row['num_parameters']:,}",
+        *(spoken_rate(row, stage) for stage in stages),
+        *(spoken_horizon(row, stage) for stage in stages),
+        *(_text(row[f"verdict_{stage}"]) for stage in stages),
+        *(_text(row[f"tendency_{stage}"]) for stage in stages),
+        f"{row['num_solved']}/{row['num_finished']}",
+        f"{row['solved_low']:.2f}–{row['solved_high']:.2f}" if row["num_finished"] else "–",
+        spoken_steps(row),
+        str(row["num_diverged"]) if row["num_diverged"] else "–",
+    ]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "–"
+
+
+def spoken_rate(row: dict[str, Any], stage: str) -> str:
+    """Growth rate with sign, ``−∞`` for a profile cut off by exact zeros, ``–`` if there is none."""
+    rate = row[f"rate_{stage}"]
+    if pd.isna(rate):
+        return "–"
+    if math.isinf(rate):
+        return "−∞" if rate < 0 else "+∞"
+    return f"{rate:+.3f}".replace("-", "−")
+
+
+def spoken_horizon(row: dict[str, Any], stage: str) -> str:
+    """Horizon in steps, ``> N − 1`` if censored, ``–`` if there is none."""
+    if pd.isna(row[f"horizon_{stage}"]):
+        return "–"
+    return f"{'> ' if row[f'horizon_is_censored_{stage}'] else ''}{row[f'horizon_{stage}']:.0f}"
+
+
+def spoken_steps(row: dict[str, Any]) -> str:
+    """Median steps to solve, ``> budget`` if fewer than half solve, ``–`` if no member has finished."""
+    if not row["num_finished"]:
+        return "–"
+    return f"> {row['num_steps']}" if math.isinf(row["steps_to_solve"]) else f"{row['steps_to_solve']:.0f}"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown.
+
+    Args:
+        table: of `summarise`.
+    """
+    rows = [HEADER, ["---"] * len(HEADER), *spoken(table).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in rows) + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def show(table: pd.DataFrame, console: Console | None = None) -> None:
+    """Print the table, one block per task and length, at most `TERMINAL_WIDTH` columns wide.
+
+    Args:
+        table: of `summarise`.
+        console: where to; the terminal if None.
+    """
+    console = console or Console(width=min(Console().width, TERMINAL_WIDTH) if Console().is_terminal else TERMINAL_WIDTH)
+    for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
+        console.print(_terminal_table(f"{task}   T = {seq_len}   N = {rows['input_len'].iloc[0]}", rows))
+        console.print()
+
+
+def _terminal_table(title: str, rows: pd.DataFrame) -> Table:
+    shown = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("model", overflow="fold", max_width=24)
+    for name in ("params", "λ init", "λ after", "reach", "after", "solved", "steps"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("verdict: init → after", overflow="fold")
+    for row in rows.to_dict("records"):
+        said = _spoken_row(row)
+        verdict = f"{short_verdict(row, 'init')} → {short_verdict(row, 'trained')}"
+        shown.add_row(escape(said[0]), said[3], *said[4:8], said[12], said[14], verdict)
+    return shown
+
+
+def short_verdict(row: dict[str, Any], stage: str) -> str:
+    """The verdict, or the count of the seeds where too few allow one; ``–`` if nothing was measured.
+
+    Args:
+        row: of `summarise`.
+        stage: ``init`` or ``trained``.
+    """
+    verdict = _text(row[f"verdict_{stage}"])
+    return _text(row[f"tendency_{stage}"]) if verdict.startswith("not estimable") else verdict
+
+
+def write(cohort: Cohort, out: Path) -> list[Path]:
+    """Show the table and write it as verdicts.csv and verdicts.md; returns their paths."""
+    table = summarise(cohort)
+    show(table)
+    return save(table, out)
+
+
+def save(table: pd.DataFrame, out: Path) -> list[Path]:
+    """Write the table as verdicts.csv (numbers) and verdicts.md (as people read it); returns their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "verdicts.csv", index=False)
+    (out / "verdicts.md").write_text(markdown(table), encoding="utf-8")
+    return [out / "verdicts.csv", out / "verdicts.md"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Show and write the table of the runs named on the command line."""
+    command_line.run(__doc__, TABLES, write, arguments)
+
+
+if __name__ == "__main__":
+    main()

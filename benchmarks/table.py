@@ -1,0 +1,90 @@
+"""One table of all results: what was measured, at which setting, against which target."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from benchmarks.timing import Spread
+
+COLUMNS = ("benchmark", "setting", "unit", "value", "median", "low", "high", "target", "is_met")
+RATIO = "×"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table.
+
+    Attributes:
+        benchmark: what was measured.
+        setting: at which sizes.
+        spread: the value with its spread over rounds.
+        target: the most it should be, in `unit`; None if it is only reported.
+        unit: × for ratios.
+    """
+
+    benchmark: str
+    setting: str
+    spread: Spread
+    target: float | None = None
+    unit: str = RATIO
+
+
+def once(value: float) -> Spread:
+    """A value that was measured a single time."""
+    return Spread(value, value, value, value)
+
+
+def as_table(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per result, columns `COLUMNS`; ``value`` is what ``target`` is held against, NaN where there is none."""
+    rows = []
+    for item in results:
+        own = item.spread
+        target = float("nan") if item.target is None else item.target
+        is_met = None if item.target is None else own.of_medians <= item.target
+        rows.append((item.benchmark, item.setting, item.unit, own.of_medians, own.median, own.low, own.high, target,
+                     is_met))  # fmt: skip
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown: ratio of medians, then median and range of the ratios of single rounds."""
+    lines = ["| benchmark | setting | value | rounds: median (range) | target | met? |", "|---|---|--:|--:|--:|---|"]
+    for row in table.itertuples():
+        is_single = row.low == row.high
+        rounds = "—" if is_single else f"{row.median:.3g} ({row.low:.3g} … {row.high:.3g})"
+        target = f"≤ {row.target:g} {row.unit}" if row.target == row.target else "—"
+        met = {True: "yes", False: "**no**"}.get(row.is_met, "—")
+        value = f"{row.value:.3g} {row.unit}"
+        lines.append(f"| {row.benchmark} | {row.setting} | {value} | {rounds} | {target} | {met} |")
+    return "\n".join(lines)
+
+
+def surroundings(num_threads: int) -> str:
+    """Where it was measured, in one line: CPUs, threads, versions."""
+    return (
+        f"{os.cpu_count()} CPUs, {num_threads} torch thread{'s' * (num_threads != 1)}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
+
+
+def run_alone(measure: Callable[..., pd.DataFrame], description: str | None) -> None:
+    """Measure one benchmark from the command line and print its table."""
+    arguments = command_line(description).parse_args()
+    options = {} if arguments.rounds is None else {"rounds": arguments.rounds}
+    print(surroundings(arguments.threads))
+    print(markdown(measure(num_threads=arguments.threads, **options)))
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """Options that all benchmarks share."""
+    parser = argparse.ArgumentParser(description=(description or "").strip().splitlines()[0])
+    parser.add_argument("--rounds", type=int, help="interleaved repetitions; each benchmark has its own default")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads for torch (default: 1)")
+    return parser

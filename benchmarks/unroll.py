@@ -1,0 +1,147 @@
+r"""Cost of `gradhorizon.unroll` in a training step, beside a bare ``torch.nn.LSTM`` and the loop that people write.
+
+A step is forward, backward and Adam of one LSTM with an affine readout of its last output; all variants start from
+the same weights and see the same batch. With cuts, every cut's state keeps its gradient.
+
+Notation: T steps, B batch, H hidden size, D input size, O outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.table import Result, as_table, run_alone
+from benchmarks.timing import interleaved, ratio, threads
+from gradhorizon.cells.lstm import LSTM
+from gradhorizon.measurements.probe import log_spaced_lags
+from gradhorizon.unroll import unroll
+
+INPUT_SIZE = 10
+OUTPUT_SIZE = 9
+NUM_CUTS = 32
+SIZES = ((200, 64, 128), (100, 50, 128), (200, 32, 32))
+WITH_TARGET = SIZES[0]
+"""The size (T, B, H) that targets hold for; the others are reported beside it."""
+TARGETS = {"32 cuts": 1.05, "no cuts": 1.02}
+
+LastOutput = Callable[[Tensor], Tensor]
+
+
+def measure(
+    rounds: int = 40, num_threads: int = 1, sizes: tuple[tuple[int, int, int], ...] = SIZES, loop_rounds: int = 10
+) -> pd.DataFrame:
+    """Ratios to the step of a bare ``torch.nn.LSTM``.
+
+    Args:
+        rounds: interleaved repetitions.
+        num_threads: CPU threads.
+        sizes: (T, B, H) of each setting.
+        loop_rounds: repetitions of the slow loop over ``LSTMCell``.
+    """
+    results: list[Result] = []
+    with threads(num_threads):
+        for size in sizes:
+            steps = training_steps(*size)
+            loop = steps.pop("LSTMCell loop")
+            seconds = interleaved(steps, rounds, warm_up=3)
+            against_loop = interleaved({"LSTMCell loop": loop, "bare": steps["bare"]}, loop_rounds)
+            setting = "T{} B{} H{}".format(*size)
+            for name in ("32 cuts", "no cuts"):
+                target = TARGETS[name] if size == WITH_TARGET else None
+                label = f"training step through unroll, {name} / torch.nn.LSTM"
+                results.append(Result(label, setting, ratio(seconds, name, "bare"), target))
+            label = "training step, LSTMCell loop with retain_grad / torch.nn.LSTM"
+            results.append(Result(label, setting, ratio(against_loop, "LSTMCell loop", "bare")))
+    return as_table(results)
+
+
+def training_steps(num_steps: int, batch_size: int, hidden_size: int) -> dict[str, Callable[[], Tensor]]:
+    """Name -> one training step, which returns the loss.
+
+    Args:
+        num_steps: T.
+        batch_size: B.
+        hidden_size: H.
+    """
+    torch.manual_seed(0)
+    x = torch.randn(batch_size, num_steps, INPUT_SIZE)
+    targets = torch.randint(OUTPUT_SIZE, (batch_size,))
+    cell = LSTM(INPUT_SIZE, hidden_size)
+    readout = nn.Linear(hidden_size, OUTPUT_SIZE)
+    cuts = distinct_cuts(num_steps, NUM_CUTS)
+    variants: dict[str, tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]] = {
+        "bare": (cell.rnn, _bare),
+        "no cuts": (cell, partial(_unrolled, cuts=())),
+        "32 cuts": (cell, partial(_unrolled, cuts=cuts)),
+        "LSTMCell loop": (_as_lstm_cell(cell), _loop),
+    }
+    return {
+        name: _training_step(copy.deepcopy(module), copy.deepcopy(readout), last_output, x, targets)
+        for name, (module, last_output) in variants.items()
+    }
+
+
+def distinct_cuts(num_steps: int, count: int) -> list[int]:
+    """`count` cuts at distinct log-spaced lags, ascending, fewer only where there are no more steps."""
+    asked = count
+    while len(lags := log_spaced_lags(num_steps, asked)) < min(count, num_steps + 1):
+        asked += 1
+    return [num_steps - lag for lag in reversed(lags)]
+
+
+def _training_step(
+    module: nn.Module,
+    readout: nn.Module,
+    last_output: Callable[[nn.Module, Tensor], Tensor],
+    x: Tensor,
+    targets: Tensor,
+) -> Callable[[], Tensor]:
+    optimizer = torch.optim.Adam([*module.parameters(), *readout.parameters()])
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(readout(last_output(module, x)), targets)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def _bare(lstm: nn.Module, x: Tensor) -> Tensor:
+    return lstm(x)[0][:, -1]
+
+
+def _unrolled(cell: nn.Module, x: Tensor, cuts: list[int] | tuple[()]) -> Tensor:
+    trajectory = unroll(cell, x, cuts=cuts, output_steps=[x.shape[1]])  # type: ignore[arg-type]
+    for state in trajectory.states:
+        for part in state:
+            part.retain_grad()
+    return trajectory.outputs[:, 0]
+
+
+def _loop(cell: nn.Module, x: Tensor) -> Tensor:
+    h = c = x.new_zeros(x.shape[0], cell.hidden_size)  # type: ignore[call-overload, arg-type]
+    for x_t in x.unbind(1):
+        h, c = cell(x_t, (h, c))
+        h.retain_grad()
+        c.retain_grad()
+    return h
+
+
+def _as_lstm_cell(cell: LSTM) -> nn.LSTMCell:
+    single = nn.LSTMCell(cell.input_size, cell.hidden_size)
+    weights = {name.removesuffix("_l0"): value for name, value in cell.rnn.state_dict().items()}
+    single.load_state_dict(weights)
+    return single
+
+
+if __name__ == "__main__":
+    run_alone(measure, __doc__)

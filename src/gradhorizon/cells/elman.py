@@ -1,0 +1,111 @@
+r"""Elman's simple recurrent network.
+
+.. math:: h_t = \varphi(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}), \qquad \varphi \in \{\tanh, \mathrm{relu}\}
+
+Notation: B batch, N steps, D input size, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from gradhorizon.cells.cell import Initialization, Recurrent, State
+from gradhorizon.cells.initialization import uniform
+
+_NONLINEARITIES = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+class Elman(Recurrent):
+    """Elman's recurrence, with ``torch.nn.RNN`` as its fused kernel. State ``(h,)``.
+
+    Args:
+        input_size: D.
+        hidden_size: H.
+        nonlinearity: ``tanh`` or ``relu``, as in ``torch.nn.RNN``.
+        initialization: sets the parameters.
+
+    Raises:
+        ValueError: a size below 1 or another nonlinearity.
+
+    Source: Elman (1990), https://doi.org/10.1207/s15516709cog1402_1. Two bias vectors, as in ``torch.nn.RNN``.
+
+    Example:
+        >>> outputs, (h,) = Elman(2, 3).segment(torch.zeros(4, 5, 2), (torch.zeros(4, 3),))
+        >>> tuple(outputs.shape), bool((outputs[:, -1] == h).all())
+        ((4, 5, 3), True)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        nonlinearity: str = "tanh",
+        initialization: Initialization = uniform,
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        if nonlinearity not in _NONLINEARITIES:
+            raise ValueError(f"`nonlinearity` must be tanh or relu, got {nonlinearity!r}")
+        self.nonlinearity = nonlinearity
+        self.rnn = nn.RNN(input_size, hidden_size, nonlinearity=nonlinearity, batch_first=True)
+        initialization(self)
+
+    @property
+    def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The hidden state h, (H,)."""
+        return {"h": (self.hidden_size,)}
+
+    def project(self, x: Float[Tensor, "B N D"], first_step: int = 0) -> Float[Tensor, "B N H"]:  # noqa: ARG002
+        """Input part of the preactivation, shape (B, N, H)."""
+        weight_ih, _, bias_ih, _ = self.rnn.all_weights[0]
+        return linear(x, weight_ih, bias_ih)
+
+    def recur(self, projected_t: Float[Tensor, "B H"], state: State) -> State:
+        """Hidden state after one step, shape (B, H)."""
+        _, weight_hh, _, bias_hh = self.rnn.all_weights[0]
+        return (_NONLINEARITIES[self.nonlinearity](projected_t + linear(state[0], weight_hh, bias_hh)),)
+
+    def segment(
+        self,
+        x: Float[Tensor, "B N D"],
+        state: State,
+        first_step: int = 0,  # noqa: ARG002
+    ) -> tuple[Float[Tensor, "B N H"], State]:
+        """Outputs (B, N, H) and the last state, by the fused kernel."""
+        outputs, h = self.rnn(x, state[0].contiguous().unsqueeze(0))
+        return outputs, (h[0],)
+
+    def recurrent_weights(self) -> dict[str, Tensor]:
+        """The one recurrent matrix, shape (H, H)."""
+        return {"weight_hh": self.rnn.all_weights[0][1]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # A deep copy scatters the weights that cuDNN wants in one block, and warns at every call.
+        self.rnn.flatten_parameters()
+
+
+@torch.no_grad()
+def identity(cell: Elman, scale: float = 1.0, input_std: float = 0.001) -> None:
+    r"""Identity initialisation: :math:`W_{hh} = \alpha I`, biases 0, input weights from :math:`N(0, \sigma^2)`.
+
+    With ReLU and without input the hidden state is then copied from step to step, and so is its gradient.
+
+    Args:
+        cell: its parameters are overwritten; with ``relu`` it is the IRNN.
+        scale: α; the authors use 1, and less where long memory hurts.
+        input_std: σ of the input weights.
+
+    Source: Le, Jaitly & Hinton (2015), https://arxiv.org/abs/1504.00941. The readout, which they draw in the
+        same way, is the network's business and stays PyTorch's.
+    """
+    weight_ih, weight_hh, *biases = cell.rnn.all_weights[0]
+    nn.init.normal_(weight_ih, std=input_std)
+    nn.init.eye_(weight_hh).mul_(scale)
+    for bias in biases:
+        nn.init.zeros_(bias)

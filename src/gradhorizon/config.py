@@ -1,0 +1,185 @@
+"""The schema of ``conf/train.yaml``: types, units and ranges of every root scalar, and checks of their combinations."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def _conf_dir() -> Path:
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+CONF_DIR = _conf_dir()
+"""The folder of configuration files: inside the installed package, or the repository's own."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run: what was wrong, what was received, what to do."""
+
+
+@dataclass
+class RunConfig:
+    """Root of the configuration; groups are plain nodes whose schema is their constructor.
+
+    Raises:
+        ConfigError: a scalar outside its range.
+    """
+
+    model: Any = MISSING
+    task: Any = MISSING
+    measurement: Any = None
+    optimizer: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+
+    seed: int = MISSING
+    num_seeds: int = MISSING
+    data_seed: int = MISSING
+    seq_len: int = MISSING
+    hidden_size: int = MISSING
+    num_layers: int = MISSING
+    batch_size: int = MISSING
+    num_steps: int = MISSING
+    val_every_steps: int = MISSING
+    val_size: int = MISSING
+    probe_batch_size: int = MISSING
+    num_cuts: int = MISSING
+    learning_rate: float = MISSING
+    clip_norm: float | None = None
+    recompute_every: int | None = None
+    stop_when_solved: bool = MISSING
+    experiment_name: str = MISSING
+    runs_dir: str = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    num_threads: int = MISSING
+    plan: bool = MISSING
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "data_seed"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "must not be negative")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            _check(name, value, value is None or value >= 1, "must be at least 1")
+        _check(
+            "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "must be positive and finite"
+        )
+        _check("clip_norm", self.clip_norm, self.clip_norm is None or self.clip_norm > 0, "must be positive, or null")
+        _check("precision", self.precision, self.precision in PRECISIONS, f"must be one of {', '.join(PRECISIONS)}")
+        _check(
+            "device", self.device, bool(_DEVICE.fullmatch(self.device)), "must be auto, cpu, mps, cuda or cuda:<index>"
+        )
+        is_name = bool(re.fullmatch(r"[\w.,=+-]+", self.experiment_name)) and self.experiment_name.strip(".") != ""
+        _check("experiment_name", self.experiment_name, is_name, "must be one folder name of letters, digits and ._-")
+
+
+_COUNTS = (
+    "num_seeds", "seq_len", "hidden_size", "num_layers", "batch_size", "num_steps", "val_every_steps", "val_size",
+    "probe_batch_size", "num_cuts", "recompute_every", "num_threads",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How a run is driven; nothing here can change a member's numbers.
+
+    Args:
+        log_every_steps: optimizer steps between recorded training scalars.
+        checkpoint_every_s: least seconds between two commits of records and checkpoint, made at validations.
+        progress_every_s: seconds between progress lines where the output is no terminal.
+        keep_probe_checkpoints: keep a checkpoint at every probe, not at first, solved and last alone.
+
+    Raises:
+        ConfigError: an interval that is not positive.
+    """
+
+    log_every_steps: int = 50
+    checkpoint_every_s: float = 30.0
+    progress_every_s: float = 10.0
+    keep_probe_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        _check("trainer.log_every_steps", self.log_every_steps, self.log_every_steps >= 1, "must be at least 1")
+        _check("trainer.checkpoint_every_s", self.checkpoint_every_s, self.checkpoint_every_s >= 0, "must be 0 or more")
+        _check("trainer.progress_every_s", self.progress_every_s, self.progress_every_s > 0, "must be positive")
+
+
+def register_schema() -> None:
+    """Make `RunConfig` known to Hydra as ``run_config_schema``."""
+    ConfigStore.instance().store(name="run_config_schema", node=RunConfig)
+
+
+def validate(cfg: DictConfig) -> RunConfig:
+    """The configuration's root as an object, with every range and combination checked.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        ConfigError: a value out of range or of the wrong type, or a label that belongs to another cell.
+    """
+    # Hydra appends its own node to the task's configuration only under `hydra`, which is not ours to check.
+    fields = {name: cfg._get_node(name) for name in RunConfig.__dataclass_fields__}  # noqa: SLF001
+    try:
+        scalars = {
+            name: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else cfg[name]
+            for name, node in fields.items()
+        }
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+    run = RunConfig(**scalars)
+    _check_model(run.model)
+    return run
+
+
+def shipped_cells() -> dict[str, str]:
+    """Label -> `_target_` of its cell, for every file in ``conf/model`` but the template for external cells."""
+    cells = {}
+    for path in sorted((CONF_DIR / "model").glob("*.yaml")):
+        label = _model_value(path, "label")
+        if label is not None:
+            cells[label] = _model_value(path, "cell._target_") or ""
+    return cells
+
+
+def _model_value(path: Path, key: str) -> str | None:
+    # A variant is a delta: what it does not say itself, the file named in its defaults list says.
+    node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    for at in (f"model.{key}", key):
+        value = OmegaConf.select(OmegaConf.create(node), at, default=None, throw_on_missing=False)
+        if value is not None:
+            return str(value)
+    parents = [entry.split("@")[0] for entry in node.get("defaults", []) if isinstance(entry, str)]  # type: ignore[union-attr]
+    parents = [parent for parent in parents if parent != "_self_"]
+    return _model_value(path.with_name(f"{Path(parents[0]).name}.yaml"), key) if parents and key != "label" else None
+
+
+def _check_model(model: dict[str, Any]) -> None:
+    label = str(model.get("label"))
+    if label in ("None", "???"):
+        raise ConfigError("`model.label` must name your model in records and figures, got none: add model.label=my_cell")
+    if not re.fullmatch(r"[^/\\\x00-\x1f]{1,60}", label):
+        raise ConfigError(f"`model.label` must be 1 to 60 characters without slashes, got {label!r}")
+    target = str((model.get("cell") or {}).get("_target_"))
+    shipped = shipped_cells().get(label, target)
+    if shipped != target:
+        raise ConfigError(
+            f"`model.label`={label} belongs to {shipped}, got `model.cell._target_`={target}; "
+            "give your cell a label of its own: model=external model.label=my_cell"
+        )
+
+
+def _check(name: str, value: object, is_good: bool, demand: str) -> None:
+    if not is_good:
+        raise ConfigError(f"`{name}` {demand}, got {value!r}")

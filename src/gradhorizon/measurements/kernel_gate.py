@@ -1,0 +1,188 @@
+r"""The kernel gate: no measurement before a cell's `segment` has been held against its float64 `step` loop.
+
+Fused kernels and parallel scans have shipped with gradients that were silently wrong on one device or dtype. So
+outputs, final state and every gradient of a short random segment are compared, once per process, cell
+configuration, device and dtype, with the textbook equation run one step at a time on the CPU in float64.
+
+Notation: B batch, N steps, D input size; the error of a tensor a against its reference b is ‖a − b‖ / ‖b‖.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from gradhorizon.cells.cell import Recurrent, State, select_step
+
+TOLERANCES: dict[torch.dtype, float] = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-4,
+    torch.float16: 2e-1,
+    torch.bfloat16: 2e-1,
+}
+"""Largest relative error that rounding may cause in a short segment; dimensionless.
+
+Correct kernels err by a few units of roundoff (1e-16, 1e-7, 1e-3, 1e-2), a chaotic network of gain 5 by up to a hundred
+times that, and in 16 bits a ReLU at its kink may take the other side. A dropped term, a stale state or a transposed
+weight is wrong by about 1. TensorFloat-32 (some 1e-3) does not pass for float32.
+"""
+
+_Run = Callable[[Recurrent, Tensor, State], tuple[Tensor, State]]
+
+_FIRST_STEP = 3  # not 0, so that a clocked cell which forgets its offset is caught
+_passed: set[Hashable] = set()
+
+
+class KernelMismatchError(RuntimeError):
+    """A cell's `segment` computes something else than the loop over its `step`."""
+
+
+def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype) -> None:
+    """Refuse a cell whose `segment` differs from its `step` loop on `device` in `dtype`.
+
+    A pass is remembered for the process, per class, configuration, device, dtype and cuDNN switch. Weights from
+    which even the float64 loop overflows test no kernel: then nothing is checked and nothing remembered.
+
+    Args:
+        cell: left as it is: parameters, their gradients, mode and all random states.
+        device: where `segment` will run.
+        dtype: float64, float32, float16 or bfloat16.
+
+    Raises:
+        KernelMismatchError: an error above `TOLERANCES`, or one that is NaN.
+        ValueError: another dtype.
+    """
+    device = torch.device(device)
+    key = (*_configuration(cell), device, dtype, torch.backends.cudnn.enabled)
+    if key in _passed:
+        return
+    errors = kernel_errors(cell, device, dtype)
+    for quantity, error in errors.items():
+        if not error <= TOLERANCES[dtype]:
+            raise KernelMismatchError(_message(cell, device, dtype, quantity, error))
+    if errors:
+        _passed.add(key)
+
+
+def kernel_errors(
+    cell: Recurrent, device: torch.device | str, dtype: torch.dtype, input_len: int = 7, batch_size: int = 3
+) -> dict[str, float]:
+    """Relative errors of `segment` on `device` in `dtype` against the float64 `step` loop on the CPU.
+
+    Both run on the same weights, inputs and non-zero initial state, rounded to `dtype` beforehand.
+
+    Args:
+        cell: left as it is.
+        device: where `segment` runs.
+        dtype: float64, float32, float16 or bfloat16.
+        input_len: N; short, so that a chaotic network does not amplify rounding into an error.
+        batch_size: B.
+
+    Returns:
+        Quantity -> relative error, dimensionless: ``outputs``, ``final_state/<component>``, ``input_gradient``,
+        ``initial_state_gradient/<component>``, ``parameter_gradient/<name>``. Empty if the reference itself is
+        not finite.
+
+    Raises:
+        ValueError: another dtype.
+    """
+    if dtype not in TOLERANCES:
+        raise ValueError(f"`dtype` must be one of {', '.join(map(str, TOLERANCES))}, got {dtype}")
+    device = torch.device(device)
+    with _nothing_else_changed(device):
+        tested = copy.deepcopy(cell).to(device=device, dtype=dtype).train()
+        loop = copy.deepcopy(tested).to(device="cpu", dtype=torch.float64)
+        draws = _draws(cell, dtype, input_len, batch_size)
+        expected = _quantities(loop, draws, _run_steps)
+        if not all(tensor.isfinite().all() for tensor in expected.values()):
+            return {}
+        found = _quantities(tested, {name: draw.to(device, dtype) for name, draw in draws.items()}, _run_segment)
+    return {name: _relative_error(found[name].cpu().double(), expected[name]) for name in expected}
+
+
+@contextmanager
+def _nothing_else_changed(device: torch.device) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        yield
+
+
+def _draws(cell: Recurrent, dtype: torch.dtype, input_len: int, batch_size: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes: dict[str, tuple[int, ...]] = {
+        "x": (batch_size, input_len, cell.input_size),
+        "outputs_cotangent": (batch_size, input_len, cell.hidden_size),
+    }
+    for name, shape in cell.state_shapes.items():
+        shapes[f"state/{name}"] = shapes[f"cotangent/{name}"] = (batch_size, *shape)
+    return {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).double()
+        for name, shape in shapes.items()
+    }
+
+
+def _quantities(cell: Recurrent, draws: dict[str, Tensor], run: _Run) -> dict[str, Tensor]:
+    components = list(cell.state_shapes)
+    x = draws["x"].clone().requires_grad_()
+    state = tuple(draws[f"state/{name}"].clone().requires_grad_() for name in components)
+    parameters = {name: parameter for name, parameter in cell.named_parameters() if parameter.requires_grad}
+    outputs, final_state = run(cell, x, state)
+    cotangents = [draws["outputs_cotangent"], *(draws[f"cotangent/{name}"] for name in components)]
+    wanted = [x, *state, *parameters.values()]
+    gradients = torch.autograd.grad((outputs, *final_state), wanted, cotangents, materialize_grads=True)
+    names = [
+        "input_gradient",
+        *(f"initial_state_gradient/{name}" for name in components),
+        *(f"parameter_gradient/{name}" for name in parameters),
+    ]
+    final = {f"final_state/{name}": part.detach() for name, part in zip(components, final_state, strict=True)}
+    return {"outputs": outputs.detach(), **final, **dict(zip(names, gradients, strict=True))}
+
+
+def _run_segment(cell: Recurrent, x: Tensor, state: State) -> tuple[Tensor, State]:
+    return cell.segment(x, state, _FIRST_STEP)
+
+
+def _run_steps(cell: Recurrent, x: Tensor, state: State) -> tuple[Tensor, State]:
+    outputs = []
+    for t in range(x.shape[1]):
+        projected_t = select_step(cell.project(x[:, t : t + 1], _FIRST_STEP + t), 0)
+        state = cell.recur(projected_t, state)
+        outputs.append(cell.output(projected_t, state))
+    return torch.stack(outputs, dim=1), state
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    scale = torch.linalg.vector_norm(expected)
+    error = torch.linalg.vector_norm(found - expected)
+    return 0.0 if error == 0 else float(error / scale)
+
+
+def _configuration(cell: Recurrent) -> tuple[Hashable, ...]:
+    settings = [
+        (name, type(module), *sorted((key, value) for key, value in vars(module).items() if _is_setting(key, value)))
+        for name, module in cell.named_modules()
+    ]
+    return (*settings, *((name, parameter.shape) for name, parameter in cell.named_parameters()))
+
+
+def _is_setting(key: str, value: object) -> bool:
+    return key != "training" and isinstance(value, bool | int | float | str)
+
+
+def _message(cell: Recurrent, device: torch.device, dtype: torch.dtype, quantity: str, error: float) -> str:
+    tf32 = device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return (
+        f"`{type(cell).__name__}.segment` must equal the loop over its `step`: on {device} in {dtype} its "
+        f"{quantity} is off by {error:.2g}, relative to its norm (tolerance {TOLERANCES[dtype]:.0e}). "
+        "Nothing measured with it would be true; mend `segment`, delete it (the default loops over `recur`), or use "
+        "another device or dtype"
+        + ("; TF32 is allowed and may be the cause: set torch.backends.cudnn.allow_tf32 = False" if tf32 else "")
+    )

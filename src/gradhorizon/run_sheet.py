@@ -1,0 +1,79 @@
+"""The run's own files: ``config.yaml``, written once, and ``run.json``, which says what ran and how it ended."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gradhorizon import runs
+from gradhorizon.config import RunConfig
+from gradhorizon.records import read_json, write_json
+from gradhorizon.tasks.task import Task
+
+
+class RunSheet:
+    """The run's own files, ``config.yaml`` and ``run.json``.
+
+    Args:
+        cfg: the composed configuration.
+        run: its root.
+        task: the protocol.
+        num_parameters: parameters of one member.
+        folder: the run's folder.
+        identity: the run's identity.
+        facts: what is true of this launch.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        run: RunConfig,
+        task: Task,
+        num_parameters: int,
+        folder: Path,
+        identity: str,
+        facts: dict[str, Any],
+    ) -> None:
+        self.folder = folder
+        self.started_at = time.time()
+        self.content: dict[str, Any] = {
+            "experiment": run.experiment_name,
+            "run": folder.name,
+            "identity": identity,
+            "results_version": runs.RESULTS_VERSION,
+            "model": run.model["label"],
+            "color": run.model.get("color"),
+            "marker": run.model.get("marker"),
+            "task": task.name,
+            "seq_len": task.seq_len,
+            "input_len": task.input_len,
+            "chance": dict(task.chance),
+            "num_parameters": num_parameters,
+            "hidden_size": run.hidden_size,
+            "num_steps": run.num_steps,
+            "clip_norm": run.clip_norm,
+        }
+        self.facts = facts
+        self.earlier = self._earlier_launches()
+        if not (folder / "config.yaml").exists():
+            OmegaConf.save(OmegaConf.masked_copy(cfg, list(vars(run))), folder / "config.yaml", resolve=True)
+
+    def write(self, status: str) -> dict[str, Any]:
+        """Write ``run.json``; returns the outcomes of all members on disk, by seed."""
+        outcomes = {}
+        for path in sorted(self.folder.glob("seed-*/member.json")):
+            member = read_json(path)
+            outcomes[str(member["seed"])] = {key: member[key] for key in ("status", "outcome", "outcome_step")}
+        this_launch = {**self.facts, "started_at_s": self.started_at, "wall_s": time.time() - self.started_at}
+        write_json(
+            {**self.content, "status": status, "outcomes": outcomes, "launches": [*self.earlier, this_launch]},
+            self.folder / "run.json",
+        )
+        return outcomes
+
+    def _earlier_launches(self) -> list[dict[str, Any]]:
+        path = self.folder / "run.json"
+        return read_json(path).get("launches", []) if path.is_file() else []

@@ -1,0 +1,178 @@
+"""A run's identity, its folder, and which of its members are done: what makes a sweep resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import logging
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gradhorizon.config import ConfigError, RunConfig
+from gradhorizon.records import read_json
+
+log = logging.getLogger(__name__)
+
+RESULTS_VERSION = 1
+"""Bumped with every **Affects results** entry of CHANGELOG.md: runs of different versions are never pooled."""
+
+
+class RunFailedError(RuntimeError):
+    """A run that started and broke; its traceback is in its own log."""
+
+
+_CANNOT_CHANGE_NUMBERS = (
+    "experiment_name", "seed", "num_seeds", "measurement", "logger", "trainer", "runs_dir", "plan",
+)  # fmt: skip
+_NAMED_APART = ("model", "task", "seq_len", "experiment", *_CANNOT_CHANGE_NUMBERS)
+_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "pandas", "pyarrow", "wandb", "gradhorizon")
+
+
+def identity(run: RunConfig, device: str) -> str:
+    """Ten hexadecimal digits that name all that can change a member's numbers.
+
+    Args:
+        run: the resolved configuration.
+        device: the device that ``auto`` stands for.
+    """
+    content = {name: value for name, value in vars(run).items() if name not in _CANNOT_CHANGE_NUMBERS}
+    content["model"] = {name: value for name, value in run.model.items() if name not in ("color", "marker")}
+    content["device"] = device.split(":", maxsplit=1)[0]
+    content["results_version"] = RESULTS_VERSION
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def readable_name(run: RunConfig, task_name: str, overrides: Sequence[str]) -> str:
+    """A folder name's readable part: model, task, length and what else was overridden, at most 100 characters.
+
+    Args:
+        run: the resolved configuration.
+        task_name: the protocol's name.
+        overrides: command-line overrides of this run.
+    """
+    others = [item.lstrip("+~") for item in overrides if _is_named(item)]
+    parts = [str(run.model["label"]), task_name, f"T{run.seq_len}", *others]
+    return re.sub(r"[^\w.=+-]+", "_", "-".join(parts))[:100].rstrip("-_.")
+
+
+def _is_named(override: str) -> bool:
+    key = override.lstrip("+~").split("=")[0]
+    return key.split(".")[0].split("@")[0] not in _NAMED_APART and not key.startswith("hydra")
+
+
+def find(experiment: Path, run_identity: str) -> Path | None:
+    """The folder below `experiment` that carries the identity, or None."""
+    return next(iter(sorted(experiment.glob(f"*-{run_identity}"))), None)
+
+
+def create(folder: Path) -> None:
+    """Make sure that a run's folder is there and can be written.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"`runs_dir` must be a folder that can be written, got {folder}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class MemberState:
+    """What is on disk of one member.
+
+    Attributes:
+        seed: its seed.
+        status: finished, resumable (there is a checkpoint) or new.
+        step: optimizer steps that its checkpoint or outcome holds.
+        launch: what was true of the launch that wrote it last.
+    """
+
+    seed: int
+    status: str
+    step: int
+    launch: dict[str, Any]
+
+
+def member_state(folder: Path, seed: int) -> MemberState:
+    """State of the member with `seed` in the run's `folder`."""
+    member = folder / f"seed-{seed}"
+    content = read_json(member / "member.json") if (member / "member.json").is_file() else {}
+    if content.get("status") == "finished":
+        return MemberState(seed, "finished", content["step"], content["launch"])
+    if (member / "checkpoint.pt").is_file():
+        return MemberState(seed, "resumable", content.get("step", 0), content.get("launch", {}))
+    return MemberState(seed, "new", 0, {})
+
+
+def recorded_tables(folder: Path, seed: int) -> set[str]:
+    """Names of the tables that a member has recorded."""
+    records = folder / f"seed-{seed}" / "records"
+    if not records.is_dir():
+        return set()
+    return {path.stem for path in records.iterdir() if path.is_dir() or path.suffix == ".parquet"}
+
+
+def say_differences(states: Sequence[MemberState], launch: Mapping[str, Any]) -> None:
+    """Say what has changed since finished members were trained: the commit, an external cell's source."""
+    for name, what in (("commit", "commit"), ("cell_source", "source of the external cell")):
+        then = {state.launch.get(name) for state in states if state.status == "finished"} - {launch.get(name)}
+        if then:
+            log.warning(
+                "  note: finished members were trained with another %s (%s, now %s); they are kept as they are",
+                what,
+                ", ".join(map(str, sorted(then, key=str))),
+                launch.get(name),
+            )
+
+
+def launch_facts(device: str, run: RunConfig) -> dict[str, Any]:
+    """Versions, commit, device, precision and threads of this launch."""
+    return {
+        "versions": {**_versions(), "python": platform.python_version()},
+        "commit": _commit(),
+        "device": device,
+        "precision": run.precision,
+        "num_threads": run.num_threads,
+        "cell_source": _external_source(run.model["cell"]["_target_"]),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+@cache
+def _commit() -> str | None:
+    """Commit of the code that runs, with ``+changes`` if the tree differs from it; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S603
+        changes = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _external_source(target: str) -> str | None:
+    module_name = target.rpartition(".")[0]
+    if module_name.startswith("gradhorizon.") or not module_name:
+        return None
+    try:
+        source = inspect.getsource(importlib.import_module(module_name))
+    except (ImportError, OSError, TypeError):
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()[:10]

@@ -1,0 +1,217 @@
+"""The kernel gate: right kernels pass, wrong ones are named, nothing else changes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradhorizon.cells.cell import Recurrent, State
+from gradhorizon.cells.elman import Elman
+from gradhorizon.cells.gru import GRU
+from gradhorizon.cells.initialization import gaussian
+from gradhorizon.cells.lstm import LSTM
+from gradhorizon.measurements import kernel_gate
+from gradhorizon.measurements.kernel_gate import TOLERANCES, KernelMismatchError, check_kernel, kernel_errors
+from tests.models import MODELS, build_cell
+from tests.synthetic_cells import ClockedReader
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_gate, "_passed", set())
+
+
+class _WrongForward(Elman):
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+        outputs, last = super().segment(x, state, first_step)
+        return outputs * 1.01, last
+
+
+class _StaleState(Elman):
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+        outputs, _ = super().segment(x, state, first_step)
+        return outputs, (outputs[:, -2],)
+
+
+class _Damp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        return 0.99 * gradient
+
+
+class _WrongInputGradient(GRU):
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+        return super().segment(_Damp.apply(x), state, first_step)
+
+
+class _WrongStateGradient(LSTM):
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+        h, c = state
+        return super().segment(x, (h, _Damp.apply(c)), first_step)
+
+
+class _WrongParameterGradient(Elman):
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:  # noqa: ARG002
+        weight_ih, weight_hh, bias_ih, bias_hh = self.rnn.all_weights[0]
+        weights = [weight_ih, weight_hh, bias_ih.detach(), bias_hh]
+        outputs, h = torch._VF.rnn_tanh(x, state[0].unsqueeze(0), weights, True, 1, 0.0, False, False, True)
+        return outputs, (h[0],)
+
+
+class _NotANumber(Elman):
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+        return super().segment(x, state, first_step)[0] * float("nan"), state
+
+
+class _Clockless(ClockedReader):
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:  # noqa: ARG002
+        return super().segment(x, state, 0)
+
+
+class _SpeaksOnce(Elman):
+    calls = 0
+
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+        type(self).calls += 1
+        return super().segment(x, state, first_step)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_shipped_cell_passes_far_below_the_tolerance(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    errors = kernel_errors(build_cell(name, hidden_size=32), device, dtype)
+    check_kernel(build_cell(name, hidden_size=32), device, dtype)
+    assert max(errors.values()) < 100 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_chaotic_network_passes(dtype: torch.dtype) -> None:
+    check_kernel(Elman(3, 64, initialization=partial(gaussian, gain=4.0)), "cpu", dtype)
+
+
+def test_cell_with_a_clock_and_two_state_shapes_passes() -> None:
+    check_kernel(ClockedReader(3, 4), "cpu", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("cell", "quantity"),
+    [
+        (_WrongForward, "outputs"),
+        (_StaleState, "final_state/h"),
+        (_WrongInputGradient, "input_gradient"),
+        (_WrongStateGradient, "initial_state_gradient/c"),
+        (_WrongParameterGradient, "parameter_gradient/rnn.bias_ih_l0"),
+        (_NotANumber, "outputs"),
+        (_Clockless, "outputs"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_wrong_kernel_is_refused_by_the_first_quantity_that_is_wrong(
+    cell: type[Recurrent], quantity: str, dtype: torch.dtype
+) -> None:
+    with pytest.raises(
+        KernelMismatchError, match=f"`{cell.__name__}.segment` .* on cpu in {dtype} its {quantity} is off"
+    ):
+        check_kernel(cell(3, 8), "cpu", dtype)
+
+
+def test_gradient_wrong_by_one_percent_leaves_the_outputs_right() -> None:
+    errors = kernel_errors(_WrongInputGradient(3, 8), "cpu", torch.float64)
+    assert errors["outputs"] < 1e-14
+    assert errors["input_gradient"] == pytest.approx(0.01)
+
+
+def test_error_of_every_quantity_is_reported() -> None:
+    assert list(kernel_errors(LSTM(3, 8), "cpu", torch.float64)) == [
+        "outputs",
+        "final_state/h",
+        "final_state/c",
+        "input_gradient",
+        "initial_state_gradient/h",
+        "initial_state_gradient/c",
+        "parameter_gradient/rnn.weight_ih_l0",
+        "parameter_gradient/rnn.weight_hh_l0",
+        "parameter_gradient/rnn.bias_ih_l0",
+        "parameter_gradient/rnn.bias_hh_l0",
+    ]
+
+
+def test_message_names_error_and_tolerance() -> None:
+    with pytest.raises(KernelMismatchError, match=r"off by 0\.01, relative to its norm \(tolerance 1e-10\)"):
+        check_kernel(_WrongForward(3, 8), "cpu", torch.float64)
+
+
+def test_pass_is_remembered_per_configuration_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_SpeaksOnce, "calls", 0)
+    check_kernel(_SpeaksOnce(3, 4), "cpu", torch.float64)
+    check_kernel(_SpeaksOnce(3, 4), "cpu", torch.float64)
+    assert _SpeaksOnce.calls == 1
+    for cell, dtype in [
+        (_SpeaksOnce(3, 5), torch.float64),
+        (_SpeaksOnce(2, 4), torch.float64),
+        (_SpeaksOnce(3, 4, "relu"), torch.float64),
+        (_SpeaksOnce(3, 4), torch.float32),
+    ]:
+        check_kernel(cell, "cpu", dtype)
+    assert _SpeaksOnce.calls == 5
+
+
+def test_mismatch_is_not_remembered_as_a_pass() -> None:
+    cell = _WrongForward(3, 4)
+    for _ in range(2):
+        with pytest.raises(KernelMismatchError):
+            check_kernel(cell, "cpu", torch.float64)
+
+
+def test_gate_leaves_parameters_gradients_mode_and_random_state_as_they_were() -> None:
+    cell = LSTM(3, 4).eval()
+    cell(torch.randn(2, 5, 3)).sum().backward()
+    before = [(p.detach().clone(), p.grad.clone()) for p in cell.parameters() if p.grad is not None]
+    random_state = torch.get_rng_state()
+    check_kernel(cell, "cpu", torch.float32)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert not cell.training
+    assert len(before) == 4
+    for parameter, (value, gradient) in zip(cell.parameters(), before, strict=True):
+        assert parameter.grad is not None
+        assert torch.equal(parameter, value)
+        assert torch.equal(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize(
+    "context", [torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu", torch.bfloat16)]
+)
+def test_gate_works_where_gradients_are_off_or_precision_is_lowered(context: Any) -> None:
+    cell = GRU(3, 4)
+    expected = kernel_errors(cell, "cpu", torch.float32)
+    with context():
+        assert kernel_errors(cell, "cpu", torch.float32) == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_diverged_weights_test_no_kernel_and_are_not_remembered(value: float) -> None:
+    cell = Elman(3, 4, "relu")
+    with torch.no_grad():
+        next(cell.parameters()).fill_(value)
+    check_kernel(cell, "cpu", torch.float64)
+    assert kernel_errors(cell, "cpu", torch.float64) == {}
+    assert kernel_gate._passed == set()
+
+
+def test_other_dtype_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`dtype` must be one of torch.float64, .*, got torch.int32"):
+        check_kernel(Elman(3, 4), "cpu", torch.int32)
+
+
+def test_tolerances_cover_the_dtypes_that_are_measured() -> None:
+    assert set(TOLERANCES) == set(DTYPES)

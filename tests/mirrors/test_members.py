@@ -1,0 +1,71 @@
+"""Medians over members that are frozen, diverged or late."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradhorizon.mirrors.members import MemberScalars, StepCollector, median_of_members
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3.0, 1.0, 2.0], 2.0),
+        ([1.0, 2.0], 1.5),
+        ([NAN, 5.0, NAN], 5.0),
+        ([math.inf, 1.0, 2.0], 2.0),
+        ([-math.inf, -math.inf, 0.0], -math.inf),
+    ],
+)
+def test_median_of_members_orders_infinities_and_leaves_nan_out(values: list[float], expected: float) -> None:
+    assert median_of_members(values) == expected
+
+
+@pytest.mark.parametrize("values", [[], [NAN], [NAN, NAN]])
+def test_median_of_no_number_is_nan(values: list[float]) -> None:
+    assert math.isnan(median_of_members(values))
+
+
+def test_row_holds_every_member_and_the_median() -> None:
+    row = MemberScalars().row({"train/loss": {0: 1.0, 4: 3.0, 2: 8.0}})
+    assert row == {
+        "train/loss/seed_0": 1.0,
+        "train/loss/seed_4": 3.0,
+        "train/loss/seed_2": 8.0,
+        "train/loss/median": 3.0,
+    }
+
+
+def test_frozen_member_stays_in_the_median_but_gets_no_new_point() -> None:
+    scalars = MemberScalars()
+    scalars.row({"train/loss": {0: 0.01, 1: 5.0, 2: 7.0}})
+    row = scalars.row({"train/loss": {1: 4.0, 2: 6.0}})
+    assert row == {"train/loss/seed_1": 4.0, "train/loss/seed_2": 6.0, "train/loss/median": 4.0}
+
+
+def test_row_without_members_is_empty() -> None:
+    assert MemberScalars().row({"train/loss": {}}) == {}
+
+
+def test_step_is_complete_once_all_members_have_reported() -> None:
+    collector = StepCollector((0, 1))
+    assert collector.add(5, 0, {"a": 1.0}) == []
+    assert collector.add(5, 1, {"a": 3.0}) == [(5, {"a": {0: 1.0, 1: 3.0}})]
+    assert collector.flush() == []
+
+
+def test_step_without_a_frozen_member_is_complete_when_the_next_one_begins() -> None:
+    collector = StepCollector((0, 1, 2))
+    collector.add(5, 0, {"a": 1.0})
+    collector.add(5, 1, {"a": 2.0})
+    assert collector.add(9, 0, {"a": 4.0}) == [(5, {"a": {0: 1.0, 1: 2.0}})]
+    assert collector.flush() == [(9, {"a": {0: 4.0}})]
+
+
+def test_single_member_completes_every_step_at_once() -> None:
+    collector = StepCollector((7,))
+    assert collector.add(5, 7, {"a": 1.0}) == [(5, {"a": {7: 1.0}})]

@@ -1,0 +1,171 @@
+"""Runs folders with known truth, written through `gradhorizon.records` as a training run writes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradhorizon.records import METRICS, Column, MemberRecords, Table, write_json
+
+NORM_COLUMNS = tuple(
+    f"{quantity}_{statistic}"
+    for quantity in ("gradient_norm", "relative_gradient_norm")
+    for statistic in ("median", "p10", "p90")
+)
+INPUT_GRADIENTS = Table(
+    "input_gradients",
+    "gradient of the loss at one step with respect to every input",
+    (
+        *(Column(name, "int64", "steps", name) for name in ("t", "lag", "lag_from_start")),
+        *(Column(name, "float64", "loss", name) for name in (*NORM_COLUMNS, "training_loss_gradient_norm_median")),
+        *(Column(name, "int64", "dimensionless", name) for name in ("num_samples", "num_zero_norms")),
+    ),
+)
+PARAMETER_GRADIENTS = Table(
+    "parameter_gradients",
+    "norm of the batch-mean gradient",
+    (
+        Column("tensor", "string", "name", "tensor"),
+        *(Column(name, "float64", "loss", name) for name in ("norm_unclipped", "norm_clipped", "clip_fraction")),
+    ),
+)
+Profile = Callable[[np.ndarray], np.ndarray]
+
+
+def exponential(rate: float) -> Profile:
+    """g(τ) = exp(rate · τ)."""
+    return lambda lags: np.exp(rate * lags)
+
+
+@dataclass(frozen=True)
+class SyntheticRun:
+    """One run: what its members measured and how they ended.
+
+    Attributes:
+        init: relative profile at step 0, or one per seed.
+        trained: relative profile at the end, or one per seed.
+        outcomes: one per seed: a step (solved then), None (budget exhausted), "diverged", "running" or "failed".
+    """
+
+    model: str = "lstm"
+    task: str = "copy_arjovsky2016"
+    seq_len: int = 50
+    input_len: int = 70
+    init: Profile | Sequence[Profile] = field(default_factory=lambda: exponential(-0.5))
+    trained: Profile | Sequence[Profile] = field(default_factory=lambda: exponential(-0.01))
+    outcomes: Sequence[int | str | None] = (400, 600, None)
+    first_seed: int = 0
+    color: str | None = "#0072B2"
+    marker: str | None = "o"
+    num_steps: int = 1000
+    clip_norm: float | None = 1.0
+    hidden_size: int = 64
+    num_parameters: int = 17_000
+    chance: Mapping[str, float] = field(default_factory=lambda: {"loss": 0.30, "accuracy": 0.125})
+    solved_criterion: str = "Accuracy of at least 99 %."
+    solved_levels: Mapping[str, float] = field(default_factory=lambda: {"accuracy": 0.99})
+    tables: Sequence[str] = ("metrics", "input_gradients", "parameter_gradients")
+    experiment: str = "synthetic"
+    results_version: int = 1
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return f"{self.model}-{self.task}-T{self.seq_len}-{self.identity}".replace("/", "_")
+
+    @property
+    def identity(self) -> str:
+        """Ten hexadecimal digits."""
+        key = f"{self.model}{self.task}{self.seq_len}{self.hidden_size}{self.clip_norm}{self.num_steps}"
+        return hashlib.sha256(key.encode()).hexdigest()[:10]
+
+    def write(self, root: Path) -> Path:
+        """The run's folder below `root`, with run.json, member.json and records."""
+        folder = root / self.experiment / self.name
+        write_json(self._run_json(), folder / "run.json")
+        for index, outcome in enumerate(self.outcomes):
+            self._write_member(folder / f"seed-{self.first_seed + index}", index, outcome)
+        return folder
+
+    def _run_json(self) -> dict[str, Any]:
+        copied = ("experiment", "model", "task", "seq_len", "input_len", "color", "marker", "num_parameters",
+                  "hidden_size", "num_steps", "clip_norm", "results_version", "solved_criterion")  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in copied},
+            "run": self.name,
+            "identity": self.identity,
+            "chance": dict(self.chance),
+            "solved_levels": dict(self.solved_levels),
+        }
+
+    def _write_member(self, folder: Path, index: int, outcome: int | str | None) -> None:
+        seed = self.first_seed + index
+        lead = {name: getattr(self, name) for name in ("experiment", "model", "task", "seq_len", "input_len")}
+        records = MemberRecords(folder, {**lead, "run": self.name, "seed": seed})
+        last_step = outcome if isinstance(outcome, int) else 300 if isinstance(outcome, str) else self.num_steps
+        phase = "solved" if isinstance(outcome, int) else {"diverged": "diverged", None: "last"}.get(outcome, "train")
+        generator = np.random.default_rng([seed, *self.model.encode()])
+        self._append_gradients(records, index, 0, "init")
+        self._append_gradients(records, index, last_step, phase)
+        self._append_curves(records, generator, last_step, phase, outcome)
+        records.commit(last_step)
+        records.compact()
+        write_json(self._member_json(seed, outcome, last_step), folder / "member.json")
+
+    def _append_gradients(self, records: MemberRecords, index: int, step: int, phase: str) -> None:
+        if "input_gradients" not in self.tables:
+            return
+        choice = self.init if step == 0 else self.trained
+        profile = choice if callable(choice) else choice[index]
+        lags = np.arange(self.input_len - 1, -1, -1)
+        norms = profile(lags.astype(float))
+        frame = pd.DataFrame({name: norms for name in (*NORM_COLUMNS, "training_loss_gradient_norm_median")})
+        t = self.input_len - lags
+        frame = frame.assign(t=t, lag=lags, lag_from_start=t - 1, num_samples=32, num_zero_norms=32 * (norms == 0))
+        records.append(INPUT_GRADIENTS, frame, step, phase)
+
+    def _append_curves(
+        self, records: MemberRecords, generator: np.random.Generator, last_step: int, phase: str, outcome: object
+    ) -> None:
+        for step in [*range(0, last_step, 50), last_step]:
+            row_phase = "init" if step == 0 else phase if step == last_step else "train"
+            progress = step / last_step if isinstance(outcome, int) else 0.15 * step / self.num_steps
+            if "metrics" in self.tables:
+                records.append(METRICS, self._metrics(progress, generator), step, row_phase)
+            if "parameter_gradients" in self.tables:
+                records.append(PARAMETER_GRADIENTS, _parameter_gradients(generator, self.clip_norm), step, row_phase)
+
+    def _metrics(self, progress: float, generator: np.random.Generator) -> pd.DataFrame:
+        noise = 1 + 0.04 * generator.standard_normal()
+        loss = self.chance["loss"] * (1 - 0.995 * progress**2) * noise
+        accuracy = min(self.chance.get("accuracy", 0.0) + (1 - self.chance.get("accuracy", 0.0)) * progress**2, 1.0)
+        rows = [(split, metric, value) for split in ("train", "validation")
+                for metric, value in (("loss", loss), ("accuracy", accuracy))]  # fmt: skip
+        return pd.DataFrame(rows, columns=["split", "metric", "value"])
+
+    def _member_json(self, seed: int, outcome: int | str | None, last_step: int) -> dict[str, Any]:
+        unfinished = outcome in {"running", "failed"}
+        kind = "solved" if isinstance(outcome, int) else outcome or "budget exhausted"
+        launch = {"versions": {"torch": "2.13.0", "python": "3.11"}, "commit": "ea5761f", "device": "cpu",
+                  "precision": "32", "num_threads": 1}  # fmt: skip
+        return {
+            "seed": seed,
+            "status": outcome if unfinished else "finished",
+            "outcome": None if unfinished else kind,
+            "outcome_step": None if unfinished else last_step,
+            "step": last_step,
+            "launch": launch,
+        }
+
+
+def _parameter_gradients(generator: np.random.Generator, clip_norm: float | None) -> pd.DataFrame:
+    norm = float(np.exp(0.3 * generator.standard_normal()))
+    clipped = min(norm, clip_norm) if clip_norm else norm
+    row = {"tensor": "total", "norm_unclipped": norm, "norm_clipped": clipped}
+    return pd.DataFrame([row | {"clip_fraction": float(clipped < norm)}])

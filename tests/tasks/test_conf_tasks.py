@@ -1,0 +1,61 @@
+"""Every task has a file in conf/task that instantiates it, and the other way round."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import gradhorizon.tasks
+from gradhorizon.tasks.task import Task
+
+CONF = Path(__file__).parents[2] / "conf" / "task"
+MODULES = sorted(path.stem for path in Path(gradhorizon.tasks.__path__[0]).glob("*.py"))
+NAMES = [name for name in MODULES if name not in {"__init__", "task"}]
+
+
+def configured(name: str, **root: Any) -> Task:
+    config = OmegaConf.create({"seq_len": 100, **root, "task": OmegaConf.load(CONF / f"{name}.yaml")})
+    assert isinstance(config, DictConfig)
+    task = instantiate(config.task)
+    assert isinstance(task, Task)
+    return task
+
+
+def test_tasks_and_their_files_pair_up() -> None:
+    assert sorted(path.stem for path in CONF.glob("*.yaml")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_instantiates_the_task_of_its_name(name: str) -> None:
+    task = configured(name)
+    assert task.name == name
+    assert type(task).__module__ == f"gradhorizon.tasks.{name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_module_holds_one_task(name: str) -> None:
+    module = importlib.import_module(f"gradhorizon.tasks.{name}")
+    own = [item for item in vars(module).values() if inspect.isclass(item) and item.__module__ == module.__name__]
+    assert len(own) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_names_every_argument_of_the_constructor(name: str) -> None:
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    assert isinstance(config, DictConfig)
+    assert set(config) - {"_target_"} == set(inspect.signature(type(configured(name))).parameters)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "digits_sequential"])
+def test_seq_len_comes_from_the_root(name: str) -> None:
+    assert configured(name, seq_len=57).seq_len == 57
+
+
+def test_digits_keep_their_own_seq_len() -> None:
+    assert configured("digits_sequential", seq_len=57).seq_len == 64

@@ -1,0 +1,78 @@
+"""The wheel carries the configuration, and what it installs trains from a folder that is not the repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gradhorizon.config import CONF_DIR
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out)], cwd=ROOT, capture_output=True, check=True
+    )
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the programs of a fresh environment that has the wheel, and borrows the installed dependencies."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment, with_pip=True)
+    paths = sysconfig.get_paths(scheme="venv", vars={"base": str(environment), "platbase": str(environment)})
+    # A .pth file in a folder that is itself reached through one is not read: the editable install stays invisible.
+    (Path(paths["purelib"]) / "borrowed.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n", encoding="utf-8")
+    pip = [str(Path(paths["scripts"]) / "python"), "-m", "pip", "install", "-qq", "--no-deps", "--ignore-installed"]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    return Path(paths["scripts"])
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_wheel_carries_every_configuration_file(wheel: Path) -> None:
+    shipped = {f"gradhorizon/conf/{path.relative_to(CONF_DIR)}" for path in CONF_DIR.rglob("*.yaml")}
+    assert shipped <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_wheel_carries_the_package_its_type_marker_and_the_licence_alone(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "gradhorizon/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} <= {"gradhorizon", "hydra_plugins"}
+
+
+def test_installed_package_is_the_wheel_and_not_the_repository(scripts: Path, tmp_path: Path) -> None:
+    shown = _run([str(scripts / "python"), "-c", "import gradhorizon; print(gradhorizon.__file__)"], tmp_path)
+    assert Path(shown.stdout.strip()).is_relative_to(scripts.parent)
+
+
+def test_installed_program_trains_from_another_folder(scripts: Path, tmp_path: Path) -> None:
+    arguments = [
+        "model=gru",
+        "task=adding_arjovsky2016",
+        "seq_len=10",
+        "num_steps=5",
+        "val_every_steps=5",
+        "val_size=8",
+    ]
+    done = _run([str(scripts / "gradhorizon"), *arguments, "num_seeds=1", "hidden_size=4", "logger=none"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(tmp_path.glob("runs/*/*/seed-0/records/input_gradients.parquet"))) == 1
