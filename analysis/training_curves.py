@@ -60,7 +60,7 @@ def _validation(cohort: Cohort) -> pd.DataFrame:
 def _gradients(cohort: Cohort) -> pd.DataFrame:
     rows = cohort.table("parameter_gradients")
     names = ["norm_unclipped", "clip_fraction"]
-    return _long(rows[rows["tensor"] == "total"].melt([*CELL, *MEMBER, "step"], names, "quantity"))
+    return _long(rows[rows["parameter"] == "total"].melt([*CELL, *MEMBER, "step"], names, "quantity"))
 
 
 def _long(rows: pd.DataFrame) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def _collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def spread(seconds: Seconds, quantity: Callable[[Mapping[str, float]], float]) -> Spread:
+def spread(seconds: Seconds, quantity: Callable[[dict[str, float]], float]) -> Spread:
     """A quantity made of several timings, over the rounds.
 
     Args:

@@ -5,6 +5,8 @@ A task called ``x`` has ``x_targets(inputs)``, ``x_perfect(batch)`` and ``x_blin
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -47,10 +49,14 @@ def temporal_order_pascanu2013_targets(inputs: Tensor) -> Tensor:
 
 
 def digits_sequential_targets(inputs: Tensor) -> Tensor:
+    keys = [tuple(16.0 * ink for ink in row.flatten().tolist()) for row in inputs]
+    return torch.tensor([_labels()[key] for key in keys]).reshape(-1, 1)
+
+
+@cache
+def _labels() -> dict[tuple[float, ...], int]:
     images, labels = load_digits(return_X_y=True)
-    label_of = {tuple(image): int(label) for image, label in zip(images, labels, strict=True)}
-    assert len(label_of) == len(images)
-    return torch.tensor([label_of[tuple(16.0 * x for x in row.flatten().tolist())] for row in inputs]).reshape(-1, 1)
+    return {tuple(image): int(label) for image, label in zip(images.tolist(), labels, strict=True)}
 
 
 def _certain_of_class(batch: Batch, num_classes: int) -> Tensor:

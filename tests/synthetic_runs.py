@@ -11,30 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradhorizon.records import METRICS, Column, MemberRecords, Table, write_json
+from gradhorizon.measurements.input_gradients import InputGradients
+from gradhorizon.measurements.parameter_gradients import ParameterGradients
+from gradhorizon.records import METRICS, MemberRecords, Table, write_json
 
-NORM_COLUMNS = tuple(
-    f"{quantity}_{statistic}"
-    for quantity in ("gradient_norm", "relative_gradient_norm")
-    for statistic in ("median", "p10", "p90")
-)
-INPUT_GRADIENTS = Table(
-    "input_gradients",
-    "gradient of the loss at one step with respect to every input",
-    (
-        *(Column(name, "int64", "steps", name) for name in ("t", "lag", "lag_from_start")),
-        *(Column(name, "float64", "loss", name) for name in (*NORM_COLUMNS, "training_loss_gradient_norm_median")),
-        *(Column(name, "int64", "dimensionless", name) for name in ("num_samples", "num_zero_norms")),
-    ),
-)
-PARAMETER_GRADIENTS = Table(
-    "parameter_gradients",
-    "norm of the batch-mean gradient",
-    (
-        Column("tensor", "string", "name", "tensor"),
-        *(Column(name, "float64", "loss", name) for name in ("norm_unclipped", "norm_clipped", "clip_fraction")),
-    ),
-)
+INPUT_GRADIENTS = InputGradients.table
+PARAMETER_GRADIENTS = ParameterGradients.table
 Profile = Callable[[np.ndarray], np.ndarray]
 
 
@@ -125,10 +107,11 @@ class SyntheticRun:
         profile = choice if callable(choice) else choice[index]
         lags = np.arange(self.input_len - 1, -1, -1)
         norms = profile(lags.astype(float))
-        frame = pd.DataFrame({name: norms for name in (*NORM_COLUMNS, "training_loss_gradient_norm_median")})
         t = self.input_len - lags
-        frame = frame.assign(t=t, lag=lags, lag_from_start=t - 1, num_samples=32, num_zero_norms=32 * (norms == 0))
-        records.append(INPUT_GRADIENTS, frame, step, phase)
+        known = {"t": t, "lag": lags, "lag_from_start": t - 1}
+        norm_names = [column.name for column in INPUT_GRADIENTS.columns if "gradient_norm" in column.name]
+        frame = pd.DataFrame({**known, **dict.fromkeys(norm_names, norms)})
+        records.append(INPUT_GRADIENTS, _with_counts(INPUT_GRADIENTS, frame), step, phase)
 
     def _append_curves(
         self, records: MemberRecords, generator: np.random.Generator, last_step: int, phase: str, outcome: object
@@ -167,5 +150,10 @@ class SyntheticRun:
 def _parameter_gradients(generator: np.random.Generator, clip_norm: float | None) -> pd.DataFrame:
     norm = float(np.exp(0.3 * generator.standard_normal()))
     clipped = min(norm, clip_norm) if clip_norm else norm
-    row = {"tensor": "total", "norm_unclipped": norm, "norm_clipped": clipped}
-    return pd.DataFrame([row | {"clip_fraction": float(clipped < norm)}])
+    row = {"parameter": "total", "norm_unclipped": norm, "norm_clipped": clipped}
+    return _with_counts(PARAMETER_GRADIENTS, pd.DataFrame([row | {"clip_fraction": float(clipped < norm)}]))
+
+
+def _with_counts(table: Table, frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with 0 in every column of `table` that no analysis reads."""
+    return frame.assign(**{column.name: 0 for column in table.columns if column.name not in frame})

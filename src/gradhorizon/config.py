@@ -138,7 +138,7 @@ def validate(cfg: DictConfig) -> RunConfig:
         }
     except OmegaConfBaseException as error:
         raise ConfigError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
-    run = RunConfig(**scalars)
+    run = RunConfig(**scalars)  # type: ignore[arg-type]
     _check_model(run.model)
     return run
 
@@ -168,7 +168,7 @@ def _model_value(path: Path, key: str) -> str | None:
 def _check_model(model: dict[str, Any]) -> None:
     label = str(model.get("label"))
     if label in ("None", "???"):
-        raise ConfigError("`model.label` must name your model in records and figures, got none: add model.label=my_cell")
+        raise ConfigError("`model.label` must name your model in records and figures, got none: model.label=my_cell")
     if not re.fullmatch(r"[^/\\\x00-\x1f]{1,60}", label):
         raise ConfigError(f"`model.label` must be 1 to 60 characters without slashes, got {label!r}")
     target = str((model.get("cell") or {}).get("_target_"))

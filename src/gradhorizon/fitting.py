@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,23 +14,20 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon import runs
 from gradhorizon.cells.cell import Recurrent
-from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
+from gradhorizon.config import RunConfig
 from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.measurements.kernel_gate import check_kernel
-from gradhorizon.measurements.measurement import Measurement
 from gradhorizon.measurements.probe import Probe
-from gradhorizon.mirrors.mirror import Mirror, RunInfo
-from gradhorizon.network import Network
+from gradhorizon.mirrors.mirror import RunInfo
+from gradhorizon.parts import Parts, build_parts
 from gradhorizon.progress import ProgressDisplay
-from gradhorizon.recording import MemberFiles, Recorder, RunCallback
+from gradhorizon.recording import MemberFiles, Recorder
 from gradhorizon.records import MemberRecords, RecordsError
+from gradhorizon.run_callback import RunCallback
 from gradhorizon.run_sheet import RunSheet
 from gradhorizon.streams import probe_batch, validation_batches
 from gradhorizon.tasks.task import Task
@@ -45,80 +42,6 @@ _LIGHTNING_CHATTER = (
     ".*LeafSpec.*",  # Lightning's own use of a torch function that torch has deprecated
     ".*GPU available but not used.*",
 )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a configuration describes, built and checked."""
-
-    task: Task
-    build_network: Callable[[], Network]
-    build_optimizer: Callable[..., torch.optim.Optimizer]
-    measurements: list[Measurement]
-    settings: TrainerSettings
-    mirror: Mirror
-
-
-def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
-    """The parts of a run.
-
-    Args:
-        cfg: the composed configuration.
-        run: its root.
-
-    Raises:
-        ConfigError: a part refuses its arguments, with that part's own words.
-    """
-    with _as_config_error("task"):
-        task: Task = instantiate(cfg.task)
-    with _as_config_error("measurement"):
-        measurements = [instantiate(node) for node in (cfg.measurement or {}).values()]
-        for measurement in measurements:
-            measurement.schedule.check(run.num_steps)
-    with _as_config_error("model"):
-        build_network = network_builder(cfg, run, task)
-        with torch.random.fork_rng():
-            network = build_network()
-    with _as_config_error("optimizer"):
-        build_optimizer = instantiate(cfg.optimizer)
-        build_optimizer(network.parameters())
-    with _as_config_error("trainer"):
-        settings = instantiate(cfg.trainer)
-    with _as_config_error("logger"):
-        mirror = instantiate(cfg.logger)
-    return Parts(task, build_network, build_optimizer, measurements, settings, mirror)
-
-
-def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[], Network]:
-    """A function without arguments that builds the run's network from torch's global generator."""
-    model = cfg.model
-    encoder = instantiate(model.encoder) if model.get("encoder") is not None else None
-
-    def build() -> Network:
-        return Network(
-            cell=instantiate(model.cell),
-            input_size=task.input_size,
-            output_size=task.output_size,
-            num_layers=run.num_layers,
-            bidirectional=model.bidirectional,
-            readout=instantiate(model.readout),
-            encoder=encoder,
-            recompute_every=run.recompute_every,
-        )
-
-    return build
-
-
-@contextmanager
-def _as_config_error(group: str) -> Iterator[None]:
-    try:
-        yield
-    except InstantiationException as error:
-        cause = error.__cause__
-        words = str(cause) if isinstance(cause, ValueError) else str(error)
-        raise ConfigError(f"{group}: {words}") from error
-    except (ValueError, TypeError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{group}: {error}") from error
 
 
 def configure_torch(run: RunConfig) -> None:
@@ -160,12 +83,13 @@ def fit(
         seeds = [state.seed for state in todo]
         _check_kernels(parts, device, run)
         parts.mirror.open(_run_info(cfg, run, parts.task, folder, identity, seeds))
-        sheet = RunSheet(cfg, run, parts.task, _num_parameters(parts), folder, identity, facts)
+        sheet = RunSheet(cfg, run, parts.task, parts.num_parameters, folder, identity, facts)
         sheet.write("running")
         status = "failed"
         try:
-            for step, states in groupby(sorted(todo, key=lambda state: state.step), key=lambda state: state.step):
-                _fit_members(run, parts, device, folder, [state.seed for state in states], step, facts)
+            candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
+            for _, group in groupby(candidates, key=lambda item: item.step):
+                _fit_side_by_side(run, parts, device, folder, list(group), facts)
             status = "finished"
         except (KeyboardInterrupt, SystemExit):
             status = "running"
@@ -179,39 +103,51 @@ def fit(
             parts.mirror.close(status, {str(seed): outcomes.get(str(seed)) for seed in seeds})
 
 
-def _fit_members(
-    run: RunConfig, parts: Parts, device: str, folder: Path, seeds: list[int], first_step: int, facts: dict[str, Any]
+@dataclass(frozen=True)
+class _Candidate:
+    """A member and what its checkpoint holds: the step comes from there, the only file that moves with the weights."""
+
+    member: Member
+    optimizer_state: dict[str, Any] | None
+    step: int
+
+
+def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candidate:
+    # In float64 before the weights are restored, or restoring would round them.
+    member = Member(seed, parts.build_network).to(_dtype(run))
+    checkpoint = _load_checkpoint(folder / f"seed-{seed}" / "checkpoint.pt")
+    if checkpoint is None:
+        return _Candidate(member, None, 0)
+    member.restore(checkpoint["member"])
+    return _Candidate(member, checkpoint["optimizer"], checkpoint["step"])
+
+
+def _fit_side_by_side(
+    run: RunConfig, parts: Parts, device: str, folder: Path, candidates: list[_Candidate], facts: dict[str, Any]
 ) -> None:
-    members = [Member(seed, parts.build_network) for seed in seeds]
-    checkpoints = [_load_checkpoint(folder / f"seed-{seed}", first_step) for seed in seeds]
-    for member, checkpoint in zip(members, checkpoints, strict=True):
-        if checkpoint is not None:
-            member.restore(checkpoint["member"])
-    lead = {
-        "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task.name,
-        "seq_len": parts.task.seq_len, "input_len": parts.task.input_len,
-    }  # fmt: skip
-    records = {seed: MemberRecords(folder / f"seed-{seed}", {**lead, "seed": seed}, first_step) for seed in seeds}
-    for record in records.values():
-        if record.set_aside:
-            log.warning("  %d parts later than the checkpoint were set aside: %s", len(record.set_aside), record.folder)
-    ensemble = Ensemble(members, parts.task, run.clip_norm)
+    """Train members that have completed the same number of steps; those that had ended are only closed."""
+    first_step = candidates[0].step
+    files = {item.member.seed: _member_files(run, parts, folder, item, facts) for item in candidates}
+    for item in candidates:
+        if not item.member.is_training:
+            files[item.member.seed].finish(item.member, first_step)
+    going = [item for item in candidates if item.member.is_training]
+    if not going:
+        return
+    ensemble = Ensemble([item.member for item in going], parts.task, run.clip_norm)
     probed = probe_batch(parts.task, run.data_seed, run.probe_batch_size)
     recorder = Recorder(
-        parts.measurements, records, parts.mirror,
+        parts.measurements, {seed: own.records for seed, own in files.items()}, parts.mirror,
         lambda member: Probe(member.network, parts.task, probed, run.num_cuts), run.num_steps,
     )  # fmt: skip
     module = EnsembleModule(
         ensemble, parts.build_optimizer, run.data_seed, first_step, recorder, parts.settings.log_every_steps,
-        [checkpoint["optimizer"] for checkpoint in checkpoints if checkpoint is not None],
+        [item.optimizer_state for item in going if item.optimizer_state is not None],
     )  # fmt: skip
-    dtype = torch.float64 if run.precision == "64-true" else torch.float32
-    module.to(dtype)
-    batches = validation_batches(parts.task, run.data_seed, run.val_size, _VALIDATION_BATCH)
+    module.to(_dtype(run))
+    validation = validation_batches(parts.task, run.data_seed, run.val_size, _VALIDATION_BATCH)
     callback = RunCallback(
-        recorder,
-        {seed: MemberFiles(folder / f"seed-{seed}", records[seed], facts) for seed in seeds},
-        [batch.to(device, dtype) for batch in batches],
+        module, recorder, files, [batch.to(device, _dtype(run)) for batch in validation],
         ProgressDisplay(interval_s=parts.settings.progress_every_s),
         parts.settings, run.num_steps, run.val_every_steps, run.stop_when_solved,
         title=f"{run.model['label']} {parts.task.name} T={parts.task.seq_len}",
@@ -221,6 +157,24 @@ def _fit_members(
         for pattern in _LIGHTNING_CHATTER:
             warnings.filterwarnings("ignore", pattern)
         _trainer(run, device, callback).fit(module, stream.loader())
+
+
+def _member_files(
+    run: RunConfig, parts: Parts, folder: Path, candidate: _Candidate, facts: dict[str, Any]
+) -> MemberFiles:
+    member = folder / f"seed-{candidate.member.seed}"
+    lead = {
+        "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task.name,
+        "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": candidate.member.seed,
+    }  # fmt: skip
+    records = MemberRecords(member, lead, candidate.step)
+    if records.set_aside:
+        log.warning("  %d parts later than the checkpoint were set aside: %s", len(records.set_aside), records.folder)
+    return MemberFiles(member, records, facts)
+
+
+def _dtype(run: RunConfig) -> torch.dtype:
+    return torch.float64 if run.precision == "64-true" else torch.float32
 
 
 def _trainer(run: RunConfig, device: str, callback: pl.Callback) -> pl.Trainer:
@@ -239,9 +193,8 @@ def _trainer(run: RunConfig, device: str, callback: pl.Callback) -> pl.Trainer:
     )
 
 
-def _load_checkpoint(member: Path, step: int) -> dict[str, Any] | None:
-    path = member / "checkpoint.pt"
-    if step == 0 or not path.is_file():
+def _load_checkpoint(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -251,16 +204,11 @@ def _load_checkpoint(member: Path, step: int) -> dict[str, Any] | None:
         ) from error
 
 
-def _num_parameters(parts: Parts) -> int:
-    with torch.random.fork_rng():
-        return sum(parameter.numel() for parameter in parts.build_network().parameters())
-
-
 def _check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
     with torch.random.fork_rng():
         network = parts.build_network()
     for cell in {type(cell): cell for cell in network.cells() if isinstance(cell, Recurrent)}.values():
-        for dtype in {torch.float64, torch.float64 if run.precision == "64-true" else torch.float32}:
+        for dtype in {torch.float64, _dtype(run)}:
             if not (device.startswith("mps") and dtype == torch.float64):
                 check_kernel(cell, torch.device(device), dtype)
 

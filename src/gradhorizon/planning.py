@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from gradhorizon import runs
 from gradhorizon.config import RunConfig
 from gradhorizon.ensemble import Ensemble, Member
-from gradhorizon.fitting import Parts, build_parts, configure_torch
+from gradhorizon.fitting import configure_torch
+from gradhorizon.parts import Parts, build_parts
 from gradhorizon.progress import format_duration
 from gradhorizon.streams import training_batch
 
@@ -77,4 +78,3 @@ def _bytes_per_member(parts: Parts, run: RunConfig) -> float:
         for item in parts.measurements
     )
     return parameters * _CHECKPOINTS + rows * _BYTES_PER_ROW
-

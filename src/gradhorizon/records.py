@@ -22,96 +22,20 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Dtype = Literal["string", "int64", "float64", "bool"]
-_ARROW: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-}
+from gradhorizon.tables import LEAD_COLUMNS, METRICS, PHASES, Column, RecordsError, Table
+
+__all__ = [
+    "LEAD_COLUMNS", "METRICS", "PHASES", "Column", "MemberRecords", "RecordsError", "Runs", "Table", "read_json",
+    "read_member_table", "read_runs", "write_json", "write_parquet",
+]  # fmt: skip
+
 _PART = re.compile(r"(\d{8,})-(\d{8,})\.parquet$")
-
-
-class RecordsError(RuntimeError):
-    """A records file that cannot be read, or rows that do not fit their table."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its unit stands in its name where it has a dimension, and always in `unit`."""
-
-    name: str
-    dtype: Dtype
-    unit: str
-    description: str
-
-
-LEAD_COLUMNS: tuple[Column, ...] = (
-    Column("experiment", "string", "name", "experiment the run belongs to"),
-    Column("run", "string", "name", "name of the run's folder"),
-    Column("model", "string", "name", "label of the model"),
-    Column("task", "string", "name", "name of the task's protocol"),
-    Column("seq_len", "int64", "steps", "T, the length that the protocol's paper prints"),
-    Column("input_len", "int64", "steps", "N, steps fed"),
-    Column("seed", "int64", "dimensionless", "seed of the member"),
-    Column("step", "int64", "optimizer steps", "optimizer steps completed when the row was measured"),
-    Column("phase", "string", "name", "why it was measured then: init, train, solved, last or diverged"),
-)
-PHASES = ("init", "train", "solved", "last", "diverged")
-
-
-@dataclass(frozen=True)
-class Table:
-    """One quantity's table: the lead columns, then its own."""
-
-    name: str
-    description: str
-    columns: tuple[Column, ...]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Arrow schema, with unit and description in every field's metadata."""
-        fields = [
-            pa.field(
-                column.name,
-                _ARROW[column.dtype],
-                metadata={"unit": column.unit, "description": column.description},
-            )
-            for column in (*LEAD_COLUMNS, *self.columns)
-        ]
-        return pa.schema(fields, metadata={"table": self.name, "description": self.description})
-
-    def to_arrow(self, frame: pd.DataFrame) -> pa.Table:
-        """`frame` in this table's schema.
-
-        Raises:
-            RecordsError: a column is missing or is not in the schema.
-        """
-        expected = [field.name for field in self.schema]
-        if set(frame.columns) != set(expected):
-            missing = sorted(set(expected) - set(frame.columns))
-            unknown = sorted(set(frame.columns) - set(expected))
-            raise RecordsError(
-                f"rows do not fit table `{self.name}`: missing columns {missing}, unknown columns {unknown}"
-            )
-        return pa.Table.from_pandas(frame[expected], schema=self.schema, preserve_index=False)
-
-
-METRICS = Table(
-    "metrics",
-    "loss and task metrics on training batches and on the held-out stream",
-    (
-        Column("split", "string", "name", "train (the batch of this step) or validation (held-out)"),
-        Column("metric", "string", "name", "loss or one of the task's metrics"),
-        Column("value", "float64", "as the metric", "mean over the split's samples"),
-    ),
-)
 
 
 class MemberRecords:
@@ -149,9 +73,10 @@ class MemberRecords:
         """Merge the parts of every table into one file; safe to repeat after a crash at any point."""
         for parts_folder in sorted(path for path in self.folder.iterdir() if path.is_dir()):
             parts = _parts(parts_folder)
-            if parts:
-                merged = pa.concat_tables([_read_parquet(path) for path in parts])
-                write_parquet(merged, self.folder / f"{parts_folder.name}.parquet")
+            whole = self.folder / f"{parts_folder.name}.parquet"
+            # The whole appears at once: if it is there, a crash came while its parts were being removed.
+            if parts and not whole.exists():
+                write_parquet(pa.concat_tables([_read_parquet(path) for path in parts]), whole)
             for path in parts:
                 path.unlink()
             if not any(parts_folder.iterdir()):

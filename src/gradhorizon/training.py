@@ -64,7 +64,7 @@ class TrainingStream(IterableDataset[StepBatches]):
 
     def loader(self) -> DataLoader[StepBatches]:
         """A loader that hands the batches on as they are."""
-        return DataLoader(self, batch_size=None, collate_fn=_as_they_are)
+        return DataLoader(self, batch_size=None, collate_fn=_as_they_are)  # type: ignore[arg-type]
 
 
 def _as_they_are(batches: StepBatches) -> StepBatches:
@@ -119,7 +119,8 @@ class EnsembleModule(pl.LightningModule):
         dataloader_idx: int,  # noqa: ARG002
     ) -> StepBatches:
         """The batches on `device`, in the parameters' dtype."""
-        return tuple(item if item is None else item.to(device, self.dtype) for item in batch)
+        dtype = next(self.parameters()).dtype
+        return tuple(item if item is None else item.to(device, dtype) for item in batch)
 
     def training_step(self, batch: StepBatches, batch_idx: int) -> None:
         """One optimizer step of every member that still trains."""
@@ -134,7 +135,7 @@ class EnsembleModule(pl.LightningModule):
     def member_optimizers(self) -> list[LightningOptimizer]:
         """Lightning's optimizers, one per member."""
         found = self.optimizers()
-        return found if isinstance(found, list) else [found]  # type: ignore[list-item, return-value]
+        return found if isinstance(found, list) else [found]
 
     def _step(
         self,

@@ -1,0 +1,95 @@
+"""What a configuration describes, built and checked before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
+from gradhorizon.measurements.measurement import Measurement
+from gradhorizon.mirrors.mirror import Mirror
+from gradhorizon.network import Network
+from gradhorizon.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration describes, built and checked."""
+
+    task: Task
+    build_network: Callable[[], Network]
+    build_optimizer: Callable[..., torch.optim.Optimizer]
+    measurements: list[Measurement]
+    settings: TrainerSettings
+    mirror: Mirror
+    num_parameters: int
+
+
+def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
+    """The parts of a run.
+
+    Args:
+        cfg: the composed configuration.
+        run: its root.
+
+    Raises:
+        ConfigError: a part refuses its arguments, with that part's own words.
+    """
+    with _as_config_error("task"):
+        task: Task = instantiate(cfg.task)
+    with _as_config_error("measurement"):
+        measurements = [instantiate(node) for node in (cfg.measurement or {}).values()]
+        for measurement in measurements:
+            measurement.schedule.check(run.num_steps)
+    with _as_config_error("model"):
+        build_network = network_builder(cfg, run, task)
+        with torch.random.fork_rng():
+            network = build_network()
+    with _as_config_error("optimizer"):
+        build_optimizer = instantiate(cfg.optimizer)
+        build_optimizer(network.parameters())
+        num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    with _as_config_error("trainer"):
+        settings = instantiate(cfg.trainer)
+    with _as_config_error("logger"):
+        mirror = instantiate(cfg.logger)
+    return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters)
+
+
+def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[], Network]:
+    """A function without arguments that builds the run's network from torch's global generator."""
+    model = cfg.model
+    encoder = instantiate(model.encoder) if model.get("encoder") is not None else None
+
+    def build() -> Network:
+        return Network(
+            cell=instantiate(model.cell),
+            input_size=task.input_size,
+            output_size=task.output_size,
+            num_layers=run.num_layers,
+            bidirectional=model.bidirectional,
+            readout=instantiate(model.readout),
+            encoder=encoder,
+            recompute_every=run.recompute_every,
+        )
+
+    return build
+
+
+@contextmanager
+def _as_config_error(group: str) -> Iterator[None]:
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        words = str(cause) if isinstance(cause, ValueError) else str(error)
+        raise ConfigError(f"{group}: {words}") from error
+    except (ValueError, TypeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{group}: {error}") from error
