@@ -26,7 +26,7 @@ _SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down
 _TITLES = {"horizon": "gradient horizon [steps]", "rate": "growth rate λ [nats/step]"}
 _TICKS = {
     "horizon": [base * 10**power for power in range(7) for base in (1, 2, 5)],
-    "rate": [0.0, *(sign * 10.0**power for power in range(-4, 3) for sign in (-1, 1))],
+    "rate": [0.0, *(sign * 10.0**power for power in range(-2, 3) for sign in (-1, 1))],
 }
 _INK, _QUIET, _GRID = "#222222", "#6b7280", "#eceff3"
 
@@ -126,7 +126,7 @@ def _scaling_layers(rows: pd.DataFrame, quantity: str, title: str) -> list[alt.C
     lengths = sorted(rows["seq_len"].unique().tolist())
     x = alt.X("at:Q", title="sequence length T [steps]", axis=alt.Axis(values=lengths, format="d"),
               scale=alt.Scale(type="log", nice=False, domain=[lengths[0] / 1.25, lengths[-1] * 1.25]))  # fmt: skip
-    y = alt.Y(f"{quantity}:Q", title=title, scale=_quantity_scale(rows, quantity), axis=alt.Axis(values=_TICKS[quantity]))
+    y = alt.Y(f"{quantity}:Q", title=title, scale=_quantity_scale(rows, quantity), axis=alt.Axis(values=_TICKS[quantity], format="~g"))
     tooltip = ["series:N", alt.Tooltip("seq_len:Q", title="T"), alt.Tooltip("said:N", title=title), "tendency:N", "verdict:N"]
     marks = [
         base.mark_rule(opacity=0.6).encode(x=x, y=f"{quantity}_low:Q", y2=f"{quantity}_high:Q", color=_color(rows)),

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from gradhorizon.config import ConfigError
+from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.records import RecordsError, read_json, read_runs
 from gradhorizon.runs import RunFailedError
+from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
+from gradhorizon.training import EnsembleModule
 from tests.runs_on_disk import all_tables, assert_same_records, run
 
 
@@ -82,8 +85,6 @@ def test_more_seeds_train_only_the_missing_members(finished: Path, tmp_path: Pat
 
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: int, *overrides: str) -> Path:
     """A run that broke in the middle of optimizer step `at_step`, with commits at every validation."""
-    from gradhorizon.training import EnsembleModule
-
     original = EnsembleModule.training_step
 
     def breaking(self: EnsembleModule, batch: object, batch_idx: int) -> None:
@@ -143,8 +144,6 @@ def test_members_at_different_checkpoints_each_continue_from_their_own(
 
 
 def test_a_solved_member_is_frozen_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-
     baseline = run(tmp_path / "baseline")
     losses = {
         seed: all_tables(baseline, seed)["metrics"].query("split == 'validation' and metric == 'loss' and step == 10")
@@ -167,8 +166,6 @@ def test_a_solved_member_is_frozen_and_the_others_go_on(tmp_path: Path, monkeypa
 
 
 def test_a_solved_member_goes_on_when_it_is_not_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-
     monkeypatch.setattr(AddingArjovsky2016, "is_solved", lambda *_: True)
     folder = run(tmp_path, "stop_when_solved=false", "num_seeds=1")
     member = read_runs([folder]).members.iloc[0]
@@ -180,8 +177,6 @@ def test_a_solved_member_goes_on_when_it_is_not_to_stop(tmp_path: Path, monkeypa
 def test_a_diverged_member_is_an_outcome_and_harms_no_other(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gradhorizon.ensemble import Ensemble, Member
-
     original = Ensemble.training_loss
 
     def poisoned(self: Ensemble, member: Member, *rest: object) -> torch.Tensor:
@@ -200,8 +195,6 @@ def test_a_diverged_member_is_an_outcome_and_harms_no_other(
 
 
 def test_a_network_of_nan_parameters_is_measured_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradhorizon.ensemble import Ensemble, Member
-
     original = Ensemble.training_loss
 
     def spoiling(self: Ensemble, member: Member, *rest: object) -> torch.Tensor:
@@ -216,8 +209,6 @@ def test_a_network_of_nan_parameters_is_measured_and_counted(tmp_path: Path, mon
 
 
 def test_solving_stops_the_run_before_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-
     monkeypatch.setattr(AddingArjovsky2016, "is_solved", lambda *_: True)
     folder = run(tmp_path)
     assert all_tables(folder, 0)["metrics"]["step"].max() == 0
@@ -238,9 +229,7 @@ def test_checkpoints_are_kept_at_every_probe_if_asked(tmp_path: Path) -> None:
     assert kept == {"init", "last", *(f"step-{step:08d}" for step in probed)}
 
 
-def test_a_truncated_checkpoint_is_named_and_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_truncated_checkpoint_is_named_and_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = interrupted(tmp_path, monkeypatch, 13)
     path = broken / "seed-0" / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:100])

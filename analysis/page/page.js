@@ -29,6 +29,7 @@ async function draw(element) {
   const result = await vegaEmbed(element, spec, { renderer: "svg", actions: { export: true, source: false, compiled: false, editor: false } });
   result.view.signal("shown", shown());
   await result.view.runAsync();
+  element.style.minHeight = 0;
   views.set(element, result.view);
 }
 

@@ -115,9 +115,7 @@ class TrainerSettings:
         _check("trainer.progress_every_s", self.progress_every_s, self.progress_every_s > 0, "must be positive")
 
 
-def register_schema() -> None:
-    """Make `RunConfig` known to Hydra as ``run_config_schema``."""
-    ConfigStore.instance().store(name="run_config_schema", node=RunConfig)
+ConfigStore.instance().store(name="run_config_schema", node=RunConfig)
 
 
 def validate(cfg: DictConfig) -> RunConfig:

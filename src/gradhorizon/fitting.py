@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
 from gradhorizon.cells.cell import Recurrent
-from gradhorizon.config import RunConfig
+from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.ensemble import Ensemble, Member
-from gradhorizon.measurements.kernel_gate import check_kernel
+from gradhorizon.measurements.kernel_gate import KernelMismatchError, check_kernel
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.parts import Parts, build_parts
@@ -205,12 +205,16 @@ def _load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def _check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
+    """Hold what trains, and what probes run on (native kernels: cuDNN is off there), against the textbook loop."""
     with torch.random.fork_rng():
         network = parts.build_network()
-    for cell in {type(cell): cell for cell in network.cells() if isinstance(cell, Recurrent)}.values():
-        for dtype in {torch.float64, _dtype(run)}:
-            if not (device.startswith("mps") and dtype == torch.float64):
-                check_kernel(cell, torch.device(device), dtype)
+    try:
+        for cell in {type(cell): cell for cell in network.cells() if isinstance(cell, Recurrent)}.values():
+            check_kernel(cell, device, _dtype(run))
+            with torch.backends.cudnn.flags(enabled=False):
+                check_kernel(cell, "cpu" if device.startswith("mps") else device, torch.float64)
+    except KernelMismatchError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _run_info(cfg: DictConfig, run: RunConfig, task: Task, folder: Path, identity: str, seeds: list[int]) -> RunInfo:

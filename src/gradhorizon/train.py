@@ -14,12 +14,10 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 from gradhorizon import runs
-from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, register_schema, validate
+from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, validate
 from gradhorizon.records import RecordsError
 
 log = logging.getLogger(__name__)
-
-register_schema()
 
 
 class RunError(CompactHydraException):

@@ -81,10 +81,18 @@ class LinearCell(Recurrent):
 
 
 class InputGatedOutput(LinearCell):
-    """The linear recurrence with an output that reads state and input, y_t = tanh(x_t) · h_t²."""
+    """The linear recurrence and a leaky sum m of its states, read together: y_t = tanh(x_t) · (h_t² + m_t)."""
+
+    @property
+    def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"h": (self.hidden_size,), "m": (self.hidden_size,)}
+
+    def recur(self, projected_t: Tensor, state: State) -> State:
+        (h,) = super().recur(projected_t, state[:1])
+        return h, 0.9 * state[1] + h
 
     def output(self, projected_t: Any, state: State) -> Tensor:
-        return torch.tanh(projected_t) * state[0].square()
+        return torch.tanh(projected_t) * (state[0].square() + state[1])
 
 
 class SumReadout(nn.Module):

@@ -35,7 +35,7 @@ def test_state_gradients_give_the_whole_states_total_per_layer_and_direction() -
         "layer": [0, 0, 0, 0, 1],
         "direction": ["forward"] * 4 + ["backward"],
         "component": ["all", "all", "h", "all", "all"],
-        "part": ["total", "total", "total", "direct", "total"],
+        "part": ["total", "direct", "total", "total", "total"],
         "lag": [0, 9, 9, 9, 4],
         "relative_gradient_norm_median": [1.0, 1e-2, 1e-5, 1e-6, 1e-4],
     }

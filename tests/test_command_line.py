@@ -1,0 +1,118 @@
+"""The command as a user types it: in a process of its own, interrupted, killed, and given bad input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gradhorizon.records import read_runs
+from tests.runs_on_disk import TINY, assert_same_records
+
+ROOT = Path(__file__).parents[1]
+SWEEP = (
+    "-m", "logger=none", "model=rnn_tanh,lstm", "task=adding_hochreiter1997", "seq_len=20,30", "num_seeds=2",
+    "hidden_size=8", "batch_size=8", "num_steps=150", "val_every_steps=10", "val_size=50", "probe_batch_size=4",
+    "trainer.checkpoint_every_s=0", "device=cpu",
+)  # fmt: skip
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gradhorizon.train", *arguments]
+
+
+def launch(folder: Path, *arguments: str, python_path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if python_path is not None:
+        environment["PYTHONPATH"] = str(python_path)
+    return subprocess.run(command(*arguments), cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    log = (folder / "output.txt").open("ab")
+    return subprocess.Popen(command(*arguments), cwd=folder, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for(folder: Path, pattern: str, count: int) -> None:
+    """Return once so many files match, which may be at any moment of the sweep that writes them."""
+    deadline = time.monotonic() + 240
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < deadline, (folder / "output.txt").read_text()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["hidden_size=0"], "Error: `hidden_size` must be at least 1, got 0"),
+        (["model=no_such_model"], "Could not find 'model/no_such_model'"),
+        (["no_such_key=1"], "Key 'no_such_key' not in 'RunConfig'"),
+        (["seq_len=1", "task=adding_hochreiter1997"], "Error: task: `seq_len` must be at least"),
+    ],
+)
+def test_bad_input_gives_one_error_without_a_traceback(tmp_path: Path, arguments: list[str], words: str) -> None:
+    result = launch(tmp_path, *arguments)
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("runs/default/*"))
+
+
+def test_verbose_shows_where_bad_input_was_found(tmp_path: Path) -> None:
+    result = launch(tmp_path, "hidden_size=0", "hydra.verbose=true")
+    assert "Traceback" in result.stderr
+    assert "`hidden_size` must be at least 1" in result.stderr
+
+
+def test_the_example_cell_goes_through_training_measurements_analysis_and_report(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "leaky_cell"
+    cell = ("model=external", "model.label=leaky", "model.cell._target_=leaky_cell.LeakyRNN")
+    result = launch(tmp_path, *TINY[2:], *cell, "logger=none", python_path=example)
+    assert result.returncode == 0, result.stderr
+    runs = read_runs([tmp_path / "runs"])
+    assert set(runs.members["model"]) == {"leaky"}
+    assert set(runs.table("state_gradients")["model"]) == {"leaky"}
+    figures = subprocess.run(
+        [sys.executable, "-m", "analysis.figures", str(tmp_path / "runs" / "default"), "--out", str(tmp_path / "out")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert figures.returncode == 0, figures.stderr
+    assert "leaky" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_interrupted_and_killed_completes_with_the_numbers_of_an_undisturbed_one(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    assert launch(whole, *SWEEP).returncode == 0
+
+    process = start(broken, *SWEEP)
+    wait_for(broken, "runs/default/*/seed-1/checkpoint.pt", 1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=120) != 0
+
+    process = start(broken, *SWEEP)
+    wait_for(broken, "runs/default/*/seed-1/checkpoint.pt", 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=120)
+
+    result = launch(broken, *SWEEP)
+    assert result.returncode == 0, result.stderr
+    assert "finished, skipped: seeds 0, 1" in result.stderr
+    folders = sorted(path for path in (whole / "runs" / "default").iterdir())
+    assert len(folders) == 4
+    for folder in folders:
+        for seed in (0, 1):
+            assert_same_records(folder, broken / "runs" / "default" / folder.name, seed)
+
+    more = launch(broken, *(argument.replace("num_seeds=2", "num_seeds=3") for argument in SWEEP))
+    assert more.returncode == 0, more.stderr
+    assert sorted(read_runs([broken / "runs"]).members["seed"].unique()) == [0, 1, 2]
+    for folder in folders:
+        assert_same_records(folder, broken / "runs" / "default" / folder.name, 0)
