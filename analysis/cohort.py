@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _KNOWN_MARKERS = frozenset("ov^<>sDdpPXh8*.+x")
 _TELLING_FIELDS = ("hidden_size", "clip_norm", "num_steps", "num_parameters")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cohort:
     """Runs that are analysed together.
 
@@ -39,6 +40,7 @@ class Cohort:
     runs: Runs
     look: pd.DataFrame
 
+    @lru_cache(maxsize=8)  # noqa: B019, a cohort lives as long as its program
     def table(self, name: str) -> pd.DataFrame:
         """Rows of one table over all members, with ``series``.
 

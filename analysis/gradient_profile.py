@@ -7,7 +7,7 @@ moment; logarithmic, so that exponential decay is a straight line.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ LOWEST_DRAWN = 1e-12
 """Norms below leave the panel: an axis down to 1e-300 would hide what happens around the horizon."""
 
 
+@lru_cache(maxsize=1)
 def seed_profiles(cohort: Cohort) -> pd.DataFrame:
     """Relative profile of every member at init and after training; the median over samples of each.
 
@@ -42,6 +43,7 @@ def seed_profiles(cohort: Cohort) -> pd.DataFrame:
     )
 
 
+@lru_cache(maxsize=1)
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """Profile per model, task, length and stage.
 

@@ -242,7 +242,7 @@ def _finished(layers: list[alt.Chart], rows: pd.DataFrame, x: str) -> dict[str, 
     axis = {"gridColor": _GRID, "domainColor": _QUIET, "tickColor": _QUIET, "labelColor": _INK, "titleColor": _INK,
             "labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"}  # fmt: skip
     configured = chart.configure(font="system-ui, sans-serif", background="white").configure_axis(**axis).configure_view(stroke=None)
-    spec: dict[str, Any] = configured.to_dict()
+    spec: dict[str, Any] = configured.to_dict(validate=False)
     return spec
 
 

@@ -7,7 +7,7 @@ the gradient horizon below; at init on the left, after training on the right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ QUANTITIES = ("rate", "horizon")
 _ARROW = Line2D([], [], color=appearance.INK, linestyle="none", marker=r"$\uparrow$", markersize=6, label="beyond N − 1 (censored)")
 
 
+@lru_cache(maxsize=1)
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """Growth rate, gradient horizon and verdict per model, task, length and stage.
 

@@ -6,7 +6,7 @@ Usage: ``python -m analysis.training_curves RUNS… [--out DIR]``. One figure pe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ PANELS = {
 """Quantity -> axis label."""
 
 
+@lru_cache(maxsize=1)
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """Curves per model, task and length: median of the members and their band at each step.
 

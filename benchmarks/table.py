@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -56,13 +57,14 @@ def as_table(results: Sequence[Result]) -> pd.DataFrame:
 def markdown(table: pd.DataFrame) -> str:
     """The table in Markdown: ratio of medians, then median and range of the ratios of single rounds."""
     lines = ["| benchmark | setting | value | rounds: median (range) | target | met? |", "|---|---|--:|--:|--:|---|"]
-    for row in table.itertuples():
-        is_single = row.low == row.high
-        rounds = "—" if is_single else f"{row.median:.3g} ({row.low:.3g} … {row.high:.3g})"
-        target = f"≤ {row.target:g} {row.unit}" if row.target == row.target else "—"
-        met = {True: "yes", False: "**no**"}.get(row.is_met, "—")
-        value = f"{row.value:.3g} {row.unit}"
-        lines.append(f"| {row.benchmark} | {row.setting} | {value} | {rounds} | {target} | {met} |")
+    for row in table.to_dict("records"):
+        value, unit = row["value"], row["unit"]
+        is_single = row["low"] == row["high"]
+        rounds = "—" if is_single else f"{row['median']:.3g} ({row['low']:.3g} … {row['high']:.3g})"
+        target = "—" if math.isnan(row["target"]) else f"≤ {row['target']:g} {unit}"
+        met = {True: "yes", False: "**no**"}.get(row["is_met"], "—")
+        shown = f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
+        lines.append(f"| {row['benchmark']} | {row['setting']} | {shown} {unit} | {rounds} | {target} | {met} |")
     return "\n".join(lines)
 
 

@@ -34,10 +34,8 @@ Seconds = dict[str, Float[np.ndarray, " R"]]
 """Name -> seconds of each of R rounds."""
 
 
-def interleaved(
-    callables: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1, calls: int = 1
-) -> Seconds:
-    """Seconds per call of each callable in each round; a round runs every one of them, in an order of its own.
+def interleaved(callables: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> Seconds:
+    """Seconds of each callable in each round; a round runs every one of them, in an order of its own.
 
     The order is drawn anew each round, so that none is always the one that follows the heaviest. Garbage is collected
     between rounds, never within.
@@ -46,44 +44,43 @@ def interleaved(
         callables: what is timed, by name.
         rounds: R.
         warm_up: rounds that are run first and not counted.
-        calls: how often each is called within a round.
 
     Raises:
-        ValueError: no round, or no call in it.
+        ValueError: `rounds` below 1.
 
     Example:
         >>> sorted(interleaved({"a": list, "b": dict}, rounds=3))
         ['a', 'b']
     """
-    for name, value in (("rounds", rounds), ("calls", calls)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}")
+    if rounds < 1:
+        raise ValueError(f"`rounds` must be at least 1, got {rounds}")
     order = np.random.default_rng(0)
     seconds = {name: np.zeros(rounds) for name in callables}
-    for index in range(-warm_up, rounds):
-        gc.collect()
-        for name in order.permutation(list(callables)):
-            elapsed_s = _seconds(callables[name], calls) / calls
-            if index >= 0:
-                seconds[name][index] = elapsed_s
+    with _collector_off():
+        for index in range(-warm_up, rounds):
+            gc.collect()
+            for name in order.permutation(list(callables)):
+                elapsed_s = _seconds(callables[name])
+                if index >= 0:
+                    seconds[name][index] = elapsed_s
     return seconds
 
 
-def _seconds(callable_: Callable[[], object], calls: int) -> float:
-    with _collector_off():
-        start = time.perf_counter()
-        for _ in range(calls):
-            callable_()
-        return time.perf_counter() - start
+def _seconds(callable_: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    callable_()
+    return time.perf_counter() - start
 
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what the imports left need not be searched in every round
     try:
         yield
     finally:
+        gc.unfreeze()
         if was_enabled:
             gc.enable()
 

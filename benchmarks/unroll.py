@@ -9,7 +9,7 @@ Notation: T steps, B batch, H hidden size, D input size, O outputs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import pandas as pd
@@ -27,11 +27,7 @@ INPUT_SIZE = 10
 OUTPUT_SIZE = 9
 NUM_CUTS = 32
 SIZES = ((200, 64, 128), (100, 50, 128), (200, 32, 32))
-WITH_TARGET = SIZES[0]
-"""The size (T, B, H) that targets hold for; the others are reported beside it."""
 TARGETS = {"32 cuts": 1.05, "no cuts": 1.02}
-
-LastOutput = Callable[[Tensor], Tensor]
 
 
 def measure(
@@ -42,24 +38,29 @@ def measure(
     Args:
         rounds: interleaved repetitions.
         num_threads: CPU threads.
-        sizes: (T, B, H) of each setting.
+        sizes: (T, B, H) of each setting; targets hold for the first, the others are reported beside it.
         loop_rounds: repetitions of the slow loop over ``LSTMCell``.
     """
     results: list[Result] = []
     with threads(num_threads):
         for size in sizes:
-            steps = training_steps(*size)
-            loop = steps.pop("LSTMCell loop")
-            seconds = interleaved(steps, rounds, warm_up=3)
-            against_loop = interleaved({"LSTMCell loop": loop, "bare": steps["bare"]}, loop_rounds)
-            setting = "T{} B{} H{}".format(*size)
-            for name in ("32 cuts", "no cuts"):
-                target = TARGETS[name] if size == WITH_TARGET else None
-                label = f"training step through unroll, {name} / torch.nn.LSTM"
-                results.append(Result(label, setting, ratio(seconds, name, "bare"), target))
-            label = "training step, LSTMCell loop with retain_grad / torch.nn.LSTM"
-            results.append(Result(label, setting, ratio(against_loop, "LSTMCell loop", "bare")))
+            results += _results(size, rounds, loop_rounds, TARGETS if size == sizes[0] else {})
     return as_table(results)
+
+
+def _results(
+    size: tuple[int, int, int], rounds: int, loop_rounds: int, targets: Mapping[str, float]
+) -> Iterator[Result]:
+    setting = "T{} B{} H{}".format(*size)
+    steps = training_steps(*size)
+    loop = steps.pop("LSTMCell loop")
+    seconds = interleaved(steps, rounds, warm_up=3)
+    for name in ("32 cuts", "no cuts"):
+        label = f"training step through unroll, {name} / torch.nn.LSTM"
+        yield Result(label, setting, ratio(seconds, name, "bare"), targets.get(name))
+    seconds = interleaved({"loop": loop, "bare": steps["bare"]}, loop_rounds)
+    label = "training step, LSTMCell loop with retain_grad / torch.nn.LSTM"
+    yield Result(label, setting, ratio(seconds, "loop", "bare"))
 
 
 def training_steps(num_steps: int, batch_size: int, hidden_size: int) -> dict[str, Callable[[], Tensor]]:
@@ -76,7 +77,7 @@ def training_steps(num_steps: int, batch_size: int, hidden_size: int) -> dict[st
     cell = LSTM(INPUT_SIZE, hidden_size)
     readout = nn.Linear(hidden_size, OUTPUT_SIZE)
     cuts = distinct_cuts(num_steps, NUM_CUTS)
-    variants: dict[str, tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]] = {
+    variants: dict[str, tuple[nn.Module, Callable[..., Tensor]]] = {
         "bare": (cell.rnn, _bare),
         "no cuts": (cell, partial(_unrolled, cuts=())),
         "32 cuts": (cell, partial(_unrolled, cuts=cuts)),
@@ -99,7 +100,7 @@ def distinct_cuts(num_steps: int, count: int) -> list[int]:
 def _training_step(
     module: nn.Module,
     readout: nn.Module,
-    last_output: Callable[[nn.Module, Tensor], Tensor],
+    last_output: Callable[..., Tensor],
     x: Tensor,
     targets: Tensor,
 ) -> Callable[[], Tensor]:
@@ -115,20 +116,20 @@ def _training_step(
     return step
 
 
-def _bare(lstm: nn.Module, x: Tensor) -> Tensor:
+def _bare(lstm: nn.LSTM, x: Tensor) -> Tensor:
     return lstm(x)[0][:, -1]
 
 
-def _unrolled(cell: nn.Module, x: Tensor, cuts: list[int] | tuple[()]) -> Tensor:
-    trajectory = unroll(cell, x, cuts=cuts, output_steps=[x.shape[1]])  # type: ignore[arg-type]
+def _unrolled(cell: LSTM, x: Tensor, cuts: list[int] | tuple[()]) -> Tensor:
+    trajectory = unroll(cell, x, cuts=cuts, output_steps=[x.shape[1]])
     for state in trajectory.states:
         for part in state:
             part.retain_grad()
     return trajectory.outputs[:, 0]
 
 
-def _loop(cell: nn.Module, x: Tensor) -> Tensor:
-    h = c = x.new_zeros(x.shape[0], cell.hidden_size)  # type: ignore[call-overload, arg-type]
+def _loop(cell: nn.LSTMCell, x: Tensor) -> Tensor:
+    h = c = x.new_zeros(x.shape[0], cell.hidden_size)
     for x_t in x.unbind(1):
         h, c = cell(x_t, (h, c))
         h.retain_grad()

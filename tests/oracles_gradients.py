@@ -173,3 +173,14 @@ def _quantiles(name: str, values: Sequence[float]) -> dict[str, float]:
         return {f"{name}_{label}": 0.0 for label in ("median", "p10", "p90")}
     quantiles = np.exp(np.quantile(np.log(values), [0.5, 0.1, 0.9]))
     return {f"{name}_{label}": value for label, value in zip(("median", "p10", "p90"), quantiles, strict=True)}
+
+
+def read_step(probe: Probe, layer: int, direction: str) -> int:
+    """The last own-time step of a direction that the probed prediction reads, from the layout of the network alone."""
+    input_len, probed = probe.input_len, probe.probed_step
+    if direction == "forward":
+        return probed
+    is_top = layer == len(probe.network.layers) - 1
+    is_read_at_loss_steps = is_top and type(probe.network.readout).__name__ == "StateReadout"
+    is_for_whole_sequence = probe.batch.loss_steps == (input_len,)
+    return input_len + 1 - probed if is_read_at_loss_steps and not is_for_whole_sequence else input_len

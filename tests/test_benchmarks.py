@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,30 +27,48 @@ TOY: dict[str, Callable[[], pd.DataFrame]] = {
     "unroll": partial(unroll.measure, rounds=1, loop_rounds=1, sizes=((6, 2, 3),)),
     "probe": partial(probe.measure, rounds=1, seq_len=6, batch_size=2, hidden_size=3),
     "harness": partial(harness.measure, rounds=1, short_steps=2, long_steps=4, overrides=TINY_RUN),
+    "long_sequence": partial(long_sequence.measure, input_len=40, recompute_every=7),
 }
 
 
-@pytest.mark.parametrize("name", TOY)
+@functools.cache
+def toy_table(name: str) -> pd.DataFrame:
+    """A benchmark's table at toy size, without the fresh interpreters that peak memory needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(long_sequence, "in_own_process", _profile_here)
+        return TOY[name]()
+
+
+def _profile_here(dtype: str, num_threads: int, input_len: int, recompute_every: int) -> long_sequence.Profile:
+    del num_threads
+    return long_sequence.measure_here(getattr(torch, dtype), input_len, recompute_every)
+
+
+@pytest.mark.parametrize("name", every_benchmark.BENCHMARKS)
 def test_a_benchmark_at_toy_size_fills_the_columns_of_the_table(name: str) -> None:
-    table = TOY[name]()
+    table = toy_table(name)
     assert tuple(table.columns) == COLUMNS
     assert len(table) > 0
     assert np.isfinite(table[["value", "median", "low", "high"]].to_numpy(dtype=float)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("unroll", [1.05, 1.02]),
+        ("probe", [1.15, 6.0, 1.15, 6.0]),
+        ("harness", [1.15, 5.0]),
+        ("long_sequence", [1.0, 0.0, 0.0]),
+    ],
+)
+def test_every_target_is_held_against_a_line_of_its_own(name: str, targets: list[float]) -> None:
+    assert toy_table(name)["target"].dropna().tolist() == targets
 
 
 def test_every_benchmark_module_is_part_of_the_whole() -> None:
     folder = Path(unroll.__file__).parent
     modules = {path.stem for path in folder.glob("*.py") if "def measure(" in path.read_text(encoding="utf-8")}
     assert set(every_benchmark.BENCHMARKS) == modules
-
-
-def test_every_issue_target_is_held_against_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = long_sequence.Profile(0.5, 1.0, 0, 5, 0.1)
-    monkeypatch.setattr(long_sequence, "in_own_process", lambda *_: found)
-    monkeypatch.setattr(unroll, "WITH_TARGET", (6, 2, 3))
-    table = pd.concat([long_sequence.measure(input_len=6), *(toy() for toy in TOY.values())])
-    targets = table["target"].dropna()
-    assert sorted({*targets}) == [0.0, 1.0, 1.02, 1.05, 1.15, 5.0, 6.0]
 
 
 def test_interleaved_runs_every_callable_once_in_every_round() -> None:
@@ -123,7 +142,7 @@ def test_recomputed_long_profile_equals_the_stored_one() -> None:
     profiles = [
         InputGradients(LogSpaced()).read(long_sequence.long_probe(torch.float64, 60, every)) for every in (7, 60)
     ]
-    pd.testing.assert_frame_equal(*profiles, check_exact=False, rtol=1e-12, atol=0)
+    pd.testing.assert_frame_equal(profiles[0], profiles[1], check_exact=False, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("first_alive", "expected"), [(0, 9), (4, 5), (9, 0), (10, -1)])

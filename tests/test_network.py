@@ -96,11 +96,11 @@ def test_bidirectional_attention_queries_with_what_the_state_readout_reads(loss_
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("loss_steps", [(N,), (3,), (1, 4, 8)])
-@pytest.mark.parametrize("cuts", [(), (0, 4, N)])
-def test_trace_predicts_what_forward_predicts(name: str, loss_steps: tuple[int, ...], cuts: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("lags", [(), (0, 1, 4, N)])
+def test_trace_predicts_what_forward_predicts(name: str, loss_steps: tuple[int, ...], lags: tuple[int, ...]) -> None:
     network = build_network(name)
     x = torch.randn(B, N, D)
-    trace = network.trace(x, loss_steps, cuts)
+    trace = network.trace(x, loss_steps, lags)
     expected = network(x, loss_steps)
     assert expected.shape == (B, len(loss_steps), K)
     torch.testing.assert_close(trace.predictions, expected, rtol=1e-11, atol=1e-14)
@@ -132,7 +132,7 @@ def test_prediction_ignores_inputs_after_its_loss_step(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_samples_do_not_touch_each_other(name: str) -> None:
     network = build_network(name)
-    trace = network.trace(torch.randn(3, N, D), (4, 7), cuts=(2,))
+    trace = network.trace(torch.randn(3, N, D), (4, 7), lags=(1,))
     states = [part for layer in trace.layers for state in layer.trajectory.states for part in state]
     found = torch.autograd.grad(trace.predictions[1].sum(), [trace.encoded, *states])
     assert all((gradient[[0, 2]] == 0).all() for gradient in found)
@@ -149,10 +149,33 @@ def test_bidirectional_prediction_depends_on_later_inputs(name: str) -> None:
 def test_backward_direction_runs_in_its_own_time() -> None:
     network = build_network("bilstm")
     x = torch.randn(B, N, D)
-    forward, backward = network.trace(x, (2, N), cuts=(1,)).layers
+    forward, backward = network.trace(x, (2, N), lags=(1,)).layers
     assert (forward.direction, backward.direction) == ("forward", "backward")
     assert torch.equal(backward.inputs[:, 0], x[:, N - 1])
     assert backward.trajectory.output_steps == (1, N - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss_steps", "expected"),
+    [
+        ("bilstm", (2, 7), [7, N + 1 - 7]),  # what the readout reads at step 7, the backward direction's own N + 1 − 7
+        ("bilstm", (N,), [N, N]),  # a prediction for the whole sequence reads each direction's own last step
+        ("lstm", (2, 7), [7]),
+    ],
+)
+def test_states_are_kept_at_lags_from_the_step_that_the_last_loss_step_reads(
+    name: str, loss_steps: tuple[int, ...], expected: list[int]
+) -> None:
+    trace = build_network(name).trace(torch.randn(B, N, D), loss_steps, lags=(0, 1, N))
+    assert [layer.read_step for layer in trace.layers] == expected
+    for layer in trace.layers:
+        last = layer.read_step
+        assert layer.trajectory.cuts == ((0, last - 1, last) if last == N else tuple(sorted({last - 1, last})))
+    probed = trace.predictions[:, -1].sum()
+    for layer in trace.layers:
+        at_lag_zero = layer.trajectory.output_steps.index(layer.read_step)
+        (gradient,) = torch.autograd.grad(probed, layer.trajectory.outputs, retain_graph=True)
+        assert (gradient[:, at_lag_zero] != 0).any()
 
 
 def test_trace_has_one_entry_per_layer_and_direction_lowest_first() -> None:
@@ -192,7 +215,7 @@ def test_encoder_feeds_the_first_layer_and_its_output_is_what_is_probed() -> Non
 def test_layer_that_is_no_recurrence_stacks_with_the_same_network() -> None:
     network = Network(partial(PerStepLayer, hidden_size=H), D, K, num_layers=2)
     x = torch.randn(B, N, D)
-    trace = network.trace(x, (3, N), cuts=(2,))
+    trace = network.trace(x, (3, N), lags=(2,))
     lower, upper = network.cells()
     expected = network.readout(upper(lower(x))[:, [2, N - 1]], None, None)
     torch.testing.assert_close(network(x, (3, N)), expected, rtol=1e-12, atol=0)
@@ -211,7 +234,7 @@ def test_network_without_layers_is_refused() -> None:
 def test_odd_sizes_predict_and_differentiate(name: str, sizes: tuple[int, int, int]) -> None:
     batch_size, input_len, hidden_size = sizes
     network = build_network(name, input_size=1, output_size=1, hidden_size=hidden_size)
-    trace = network.trace(torch.randn(batch_size, input_len, 1), (input_len,), cuts=(0, input_len))
+    trace = network.trace(torch.randn(batch_size, input_len, 1), (input_len,), lags=(0, input_len))
     (gradient,) = torch.autograd.grad(trace.predictions.sum(), trace.encoded)
     assert trace.predictions.shape == (batch_size, 1, 1)
     assert gradient.isfinite().all()

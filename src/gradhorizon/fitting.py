@@ -82,7 +82,10 @@ def fit(
     with _log_file(folder / "log.txt"):
         seeds = [state.seed for state in todo]
         _check_kernels(parts, device, run)
-        parts.mirror.open(_run_info(cfg, run, parts.task, folder, identity, seeds))
+        try:
+            parts.mirror.open(_run_info(cfg, run, parts.task, folder, identity, seeds))
+        except ValueError as error:
+            raise ConfigError(f"logger: {error}") from error
         sheet = RunSheet(cfg, run, parts.task, parts.num_parameters, folder, identity, facts)
         sheet.write("running")
         status = "failed"
@@ -100,7 +103,9 @@ def fit(
             ) from error
         finally:
             outcomes = sheet.write(status)
-            parts.mirror.close(status, {str(seed): outcomes.get(str(seed)) for seed in seeds})
+            parts.mirror.close(
+                "finished" if status == "finished" else "failed", {str(seed): outcomes.get(str(seed)) for seed in seeds}
+            )
 
 
 @dataclass(frozen=True)

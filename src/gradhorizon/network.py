@@ -27,6 +27,7 @@ class LayerTrace:
         cell: the layer that ran.
         inputs: what it consumed, in its own time, shape (B, N, D).
         trajectory: in its own time: step u of the backward direction consumed input t = N + 1 − u.
+        read_step: the last step, in its own time, whose output the prediction at the last loss step can feel.
     """
 
     layer: int
@@ -34,6 +35,7 @@ class LayerTrace:
     cell: Recurrent
     inputs: Tensor
     trajectory: Trajectory
+    read_step: int
 
 
 @dataclass(frozen=True)
@@ -111,18 +113,19 @@ class Network(nn.Module):
         self,
         inputs: Float[Tensor, "B N D"],
         loss_steps: Sequence[int],
-        cuts: Sequence[int] = (),
+        lags: Sequence[int] = (),
     ) -> Trace:
         """Predictions, with the tensors whose gradients are measured.
 
         Args:
             inputs: shape (B, N, D).
             loss_steps: ascending t in 1 … N.
-            cuts: t in 0 … N in each direction's own time.
+            lags: lags at which states are kept, counted back, in each direction's own time, from its `read_step`;
+                those before its initial state are left out.
         """
         encoded = self.encoder(inputs)
         encoded = encoded.view_as(encoded) if encoded.requires_grad else encoded.detach().requires_grad_()
-        predictions, layers = self._propagate(encoded, loss_steps, cuts)
+        predictions, layers = self._propagate(encoded, loss_steps, lags)
         return Trace(predictions, encoded, tuple(layers))
 
     def cells(self) -> list[Layer]:
@@ -130,7 +133,7 @@ class Network(nn.Module):
         return [cell for layer in self.layers for cell in layer.values()]  # type: ignore[operator]
 
     def _propagate(
-        self, features: Tensor, loss_steps: Sequence[int], cuts: Sequence[int]
+        self, features: Tensor, loss_steps: Sequence[int], lags: Sequence[int]
     ) -> tuple[Tensor, list[LayerTrace]]:
         input_len = features.shape[1]
         loss_steps = tuple(loss_steps)
@@ -144,12 +147,21 @@ class Network(nn.Module):
                 is_backward = name == "backward_cell"
                 read = self._backward_steps(steps, input_len) if is_backward else steps
                 x = features.flip(1) if is_backward else features
+                last = self._read_step(is_backward, is_last, loss_steps, input_len)
+                cuts = [last - lag for lag in lags if lag <= last]
                 own_outputs, trace = _run_layer(cell, x, read, cuts, self.recompute_every)
                 outputs.append(own_outputs.flip(1) if is_backward else own_outputs)
                 if trace is not None:
-                    traces.append(LayerTrace(index, name.removesuffix("_cell"), cell, x, trace))
+                    traces.append(LayerTrace(index, name.removesuffix("_cell"), cell, x, trace, last))
             features = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
         return self._read(features, loss_steps, input_len), traces
+
+    def _read_step(self, is_backward: bool, is_last: bool, loss_steps: tuple[int, ...], input_len: int) -> int:
+        if not is_backward:
+            return loss_steps[-1]
+        if is_last and not self.readout.reads_all_steps:
+            return self._backward_steps(loss_steps, input_len)[0]
+        return input_len
 
     def _backward_steps(self, steps: tuple[int, ...], input_len: int) -> tuple[int, ...]:
         if steps == (input_len,):

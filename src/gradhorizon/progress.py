@@ -229,7 +229,7 @@ class _Bar(tqdm):
     @property
     def format_dict(self) -> dict[str, Any]:
         values = super().format_dict
-        # One column stays free: some terminals wrap as soon as the last one is written.
+        # One column stays free (in older tqdm too): some terminals wrap as soon as the last one is written.
         columns = (values["ncols"] or DEFAULT_COLUMNS) - 1
         room = columns - len(f"100% || {self.numbers}") - MIN_BAR_COLUMNS - 1
         title = self.title if len(self.title) <= room else f"{self.title[: max(room - 1, 0)]}…"

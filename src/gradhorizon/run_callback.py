@@ -144,6 +144,11 @@ class RunCallback(pl.Callback):
                 for member in self.module.ensemble if member.outcome is not None]  # fmt: skip
         self.progress.finish(", ".join(ends))
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the terminal back, and say from where the members will go on."""
+        del trainer, pl_module
+        self.progress.finish(f"stopped by {type(exception).__name__}; launch the same command again to go on")
+
     def _show(self, step: int) -> None:
         members = list(self.module.ensemble)
         live = [member for member in members if member.is_training] or members

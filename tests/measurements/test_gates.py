@@ -35,8 +35,8 @@ def slow_table(probe: Probe) -> pd.DataFrame:
             for name, cell in layer.items():  # type: ignore[operator]
                 direction = name.removesuffix("_cell")
                 own_inputs = oracles_gradients.inputs_of_layer(probe, x, outputs, index, direction)
-                last = probe.probed_step if direction == "forward" else probe.input_len
-                for t in (cut + 1 for cut in probe.cuts if cut < last):
+                last = oracles_gradients.read_step(probe, index, direction)
+                for t in sorted(last - lag + 1 for lag in probe.lags if 0 < lag <= last):
                     projected = cell.project(own_inputs[t - 1].unsqueeze(1), t - 1)[:, 0]
                     for gate, value in cell.gates(projected, states[index, direction, t - 1]).items():
                         values.setdefault((index, direction, gate, t), []).extend(value[0].tolist())
@@ -45,7 +45,7 @@ def slow_table(probe: Probe) -> pd.DataFrame:
 
 
 def _slow_row(layer: int, direction: str, gate: str, t: int, probe: Probe, values: list[float]) -> dict[str, Any]:
-    last = probe.probed_step if direction == "forward" else probe.input_len
+    last = oracles_gradients.read_step(probe, layer, direction)
     open_share = np.exp(np.quantile(np.log(values), [0.5, 0.1, 0.9]))
     scales = 1 / (1 - open_share) if gate in ("forget_gate", "update_gate") else [np.nan] * 3
     return {
@@ -136,7 +136,7 @@ def test_gate_that_never_forgets_has_an_infinite_time_scale() -> None:
 def test_gate_acts_at_the_step_after_the_cut_whose_state_it_reads() -> None:
     probe = random_probe(NETWORKS["lstm"](), loss_steps=(5,))
     rows = read(probe)
-    assert sorted(set(rows["t"])) == [cut + 1 for cut in probe.cuts if cut < 5]
+    assert sorted(set(rows["t"])) == sorted(6 - lag for lag in probe.lags if 0 < lag <= 5)
     assert (rows["t"] + rows["lag"] == 5).all()
 
 

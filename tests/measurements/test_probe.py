@@ -111,12 +111,14 @@ def test_training_on_leaves_a_probe_as_it_was() -> None:
     assert torch.count_nonzero(probe.input_gradient) == probe.input_gradient.numel()
 
 
-def test_cuts_hold_the_probed_step_its_predecessor_and_the_initial_state() -> None:
-    assert random_probe(linear_network(1.0), input_len=100, num_cuts=5).cuts == (0, 68, 90, 97, 99, 100)
+def test_lags_hold_the_probed_step_its_predecessor_and_the_initial_state() -> None:
+    assert random_probe(linear_network(1.0), input_len=100, num_cuts=5).lags == [0, 1, 3, 10, 32, 100]
 
 
 def test_cuts_end_at_the_probed_step_and_not_at_the_last_one() -> None:
-    assert random_probe(linear_network(1.0), input_len=9, loss_steps=(2, 6)).cuts[-1] == 6
+    probe = random_probe(linear_network(1.0), input_len=9, loss_steps=(2, 6))
+    assert max(cut.t for cut in probe.state_gradients) == 6
+    assert {cut.t + cut.lag for cut in probe.state_gradients} == {6}
 
 
 @pytest.mark.parametrize(("longest", "expected"), [(0, [0]), (1, [0, 1]), (2, [0, 1, 2])])

@@ -36,8 +36,9 @@ def slow_table(probe: Probe) -> pd.DataFrame:
     for index, layer in enumerate(probe.network.layers):
         for name, cell in layer.items():  # type: ignore[operator]
             direction = name.removesuffix("_cell")
-            last = probe.probed_step if direction == "forward" else probe.input_len
-            cuts = {t: _with_whole_state(probe, index, direction, t) for t in probe.cuts}
+            last = oracles_gradients.read_step(probe, index, direction)
+            kept = sorted(last - lag for lag in probe.lags if lag <= last)
+            cuts = {t: _with_whole_state(probe, index, direction, t) for t in kept}
             references = [np.nan] * len(probe.batch.inputs)
             if last in cuts:
                 references = [oracles_gradients.norm(vector) for vector in cuts[last]["total"][-1].tolist()]

@@ -75,7 +75,7 @@ class Gates(ProbeMeasurement):
         """One row per layer, direction, gate and cut before t*; no rows for a network without gates."""
         frames = []
         for trace in probe.trace.layers:
-            last = probe.probed_step if trace.direction == "forward" else probe.input_len
+            last = trace.read_step
             cuts = [(t, state) for t, state in zip(trace.trajectory.cuts, trace.trajectory.states, strict=True)]
             steps = np.array([t + 1 for t, _ in cuts if t < last])
             lead = {"layer": trace.layer, "direction": trace.direction, "t": steps, "lag": last - steps}

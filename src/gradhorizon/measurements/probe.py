@@ -35,7 +35,7 @@ class StateGradients:
     Attributes:
         layer: the layer's trace.
         t: the cut, in the direction's own time.
-        lag: the direction's last read step minus t.
+        lag: the layer's and direction's `read_step` minus t.
         through_time: one tensor (B, …) per state component: what came back through the recurrence.
         direct: one tensor (B, …) per component: what step t itself fed upward.
     """
@@ -87,16 +87,16 @@ class Probe:
         return self.batch.loss_steps[-1]
 
     @cached_property
-    def cuts(self) -> tuple[int, ...]:
-        """Ascending t at which states are kept: t* itself, lag 1, and log-spaced lags up to t* (the state s_0)."""
-        return tuple(self.probed_step - lag for lag in reversed(log_spaced_lags(self.probed_step, self.num_cuts)))
+    def lags(self) -> list[int]:
+        """Ascending lags at which states are kept: 0, 1, and log-spaced ones up to N."""
+        return log_spaced_lags(self.input_len, self.num_cuts)
 
     @cached_property
     def trace(self) -> Trace:
         """The forward pass, with cuts."""
         # cuDNN refuses a backward pass in evaluation mode; the native kernels do not.
         with _recording(), torch.backends.cudnn.flags(enabled=False):
-            return self.network.trace(self.batch.inputs, self.batch.loss_steps, self.cuts)
+            return self.network.trace(self.batch.inputs, self.batch.loss_steps, self.lags)
 
     @cached_property
     def losses(self) -> Tensor:
@@ -126,11 +126,10 @@ class Probe:
         for layer in self.trace.layers:
             trajectory = layer.trajectory
             direct_of_step = dict(zip(trajectory.output_steps, next(gradients).unbind(1), strict=True))
-            last = self.probed_step if layer.direction == "forward" else self.input_len
             for t, state in zip(trajectory.cuts, trajectory.states, strict=True):
                 through_time = tuple(next(gradients) for _ in state)
                 direct = self._direct(layer, t, state, direct_of_step.get(t))
-                found.append(StateGradients(layer, t, last - t, through_time, direct))
+                found.append(StateGradients(layer, t, layer.read_step - t, through_time, direct))
         return found
 
     @cached_property

@@ -1,0 +1,187 @@
+"""Growth rate, horizon and verdict against profiles whose truth is known exactly."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from analysis.growth import (
+    Horizon,
+    Interval,
+    classify,
+    gradient_horizon,
+    growth_rate,
+    horizon_interval,
+    median_profile,
+    rate_interval,
+    tendency,
+    verdict,
+)
+
+LAGS = np.arange(101)
+
+
+@pytest.mark.parametrize("rate", [-0.7, -0.01, 0.0, 0.3])
+def test_exponential_profile_has_its_own_rate(rate: float) -> None:
+    assert growth_rate(LAGS, np.exp(rate * LAGS)) == pytest.approx(rate, rel=1e-12, abs=1e-14)
+
+
+def test_rate_ignores_the_jump_at_lag_zero() -> None:
+    profile = np.where(LAGS == 0, 1.0, 1e-4 * np.exp(-0.2 * LAGS))
+    assert growth_rate(LAGS, profile) == pytest.approx(-0.2, rel=1e-12)
+
+
+def test_rate_of_a_power_law_is_the_least_squares_slope() -> None:
+    lags = np.arange(1, 101)
+    slope = np.cov(lags, -2 * np.log(lags), bias=True)[0, 1] / np.var(lags)
+    assert growth_rate(LAGS, np.append(1.0, lags**-2.0)) == pytest.approx(slope, rel=1e-10)
+
+
+def test_noise_leaves_the_rate_within_its_standard_error(generator: np.random.Generator) -> None:
+    noise = 0.3 * generator.standard_normal(len(LAGS))
+    standard_error = 0.3 / np.sqrt(np.sum((LAGS[1:] - LAGS[1:].mean()) ** 2))
+    assert abs(growth_rate(LAGS, np.exp(-0.1 * LAGS + noise)) + 0.1) < 5 * standard_error
+
+
+def test_rate_survives_underflow() -> None:
+    profile = np.exp(-14.0 * LAGS)
+    assert profile[-1] == 0
+    # Subnormal numbers carry fewer bits, so the last values before the zeros are rounded.
+    assert growth_rate(LAGS, profile) == pytest.approx(-14.0, rel=1e-3)
+
+
+def test_profile_cut_off_by_exact_zeros_has_rate_minus_infinity() -> None:
+    assert growth_rate(LAGS, np.where(LAGS < 5, 0.9 + 0.02 * LAGS, 0.0)) == -math.inf
+
+
+def test_scattered_zeros_leave_the_rate_alone() -> None:
+    profile = np.exp(-0.1 * LAGS)
+    profile[[3, 50]] = 0.0
+    assert growth_rate(LAGS, profile) == pytest.approx(-0.1, rel=1e-12)
+
+
+@pytest.mark.parametrize(("filling", "expected"), [(0.0, -math.inf), (math.inf, math.inf), (math.nan, math.nan)])
+def test_profile_without_usable_values_has_the_rate_they_imply(filling: float, expected: float) -> None:
+    rate = growth_rate(LAGS, np.where(LAGS == 0, 1.0, filling))
+    assert rate == pytest.approx(expected, nan_ok=True)
+
+
+def test_single_step_has_no_rate() -> None:
+    assert math.isnan(growth_rate(np.array([0]), np.array([1.0])))
+
+
+def test_non_finite_values_are_left_out_of_the_rate() -> None:
+    profile = np.exp(0.2 * LAGS)
+    profile[-3:] = np.inf
+    profile[7] = np.nan
+    assert growth_rate(LAGS, profile) == pytest.approx(0.2, rel=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "lag"), [(-0.5, 14), (-0.1, 70)])
+def test_horizon_is_the_first_lag_under_the_level(rate: float, lag: int) -> None:
+    assert lag == math.floor(math.log(1e-3) / rate) + 1
+    assert gradient_horizon(LAGS, np.exp(rate * LAGS)) == Horizon(lag, False)
+
+
+def test_horizon_waits_until_the_profile_stays_under() -> None:
+    profile = np.full(101, 1e-6)
+    profile[[0, 40]] = 1.0
+    assert gradient_horizon(LAGS, profile) == Horizon(41, False)
+
+
+@pytest.mark.parametrize("profile", [np.ones(101), np.exp(0.1 * LAGS), np.where(LAGS == 100, 1.0, 1e-9)])
+def test_profile_that_ends_above_the_level_is_censored(profile: np.ndarray) -> None:
+    assert gradient_horizon(LAGS, profile) == Horizon(100, True)
+
+
+def test_exactly_the_level_still_counts_as_reaching() -> None:
+    assert gradient_horizon(np.arange(3), np.array([1.0, 1e-3, 1e-4])) == Horizon(2, False)
+
+
+def test_exact_zeros_are_under_the_level() -> None:
+    assert gradient_horizon(LAGS, np.where(LAGS < 9, 1.0, 0.0)) == Horizon(9, False)
+
+
+def test_single_step_has_a_censored_horizon() -> None:
+    assert gradient_horizon(np.array([0]), np.array([1.0])) == Horizon(0, True)
+
+
+def test_nan_is_not_known_to_be_under_the_level() -> None:
+    profile = np.exp(-0.5 * LAGS)
+    profile[60] = np.nan
+    assert gradient_horizon(LAGS, profile) == Horizon(61, False)
+
+
+def test_profile_of_nan_has_no_horizon() -> None:
+    assert math.isnan(gradient_horizon(LAGS, np.full(101, np.nan)).lag)
+
+
+def test_horizon_is_a_recorded_lag() -> None:
+    lags = np.array([0, 1, 10, 100, 1000])
+    assert gradient_horizon(lags, np.exp(-0.1 * lags)) == Horizon(100, False)
+
+
+def test_median_profile_leaves_out_seeds_without_a_number() -> None:
+    profiles = np.array([[1.0, np.nan, np.nan], [3.0, 2.0, np.nan]])
+    np.testing.assert_array_equal(median_profile(profiles), [2.0, 2.0, np.nan])
+
+
+@pytest.mark.parametrize("num_seeds", [1, 4])
+def test_fewer_than_five_seeds_have_no_interval(num_seeds: int) -> None:
+    assert rate_interval(np.linspace(-0.5, -0.4, num_seeds)) is None
+
+
+def test_equal_rates_have_an_interval_of_no_width() -> None:
+    assert rate_interval(np.full(5, -0.25)) == Interval(-0.25, -0.25)
+
+
+def test_rate_interval_holds_the_median_and_stays_within_the_seeds() -> None:
+    rates = np.array([-0.52, -0.50, -0.47, -0.55, -0.49, -0.51, -0.50])
+    interval = rate_interval(rates)
+    assert interval is not None
+    assert rates.min() <= interval.low < np.median(rates) < interval.high <= rates.max()
+
+
+def test_horizon_interval_spans_the_seeds_and_says_what_is_censored() -> None:
+    profiles = np.exp(np.outer([-1.0, -1.0, -0.5, 0.0, 0.0], LAGS))
+    ends = horizon_interval(LAGS, profiles)
+    assert ends is not None
+    assert ends[0] == Horizon(7, False)
+    assert ends[1] == Horizon(100, True)
+
+
+def test_horizon_interval_needs_five_seeds() -> None:
+    assert horizon_interval(LAGS, np.ones((4, 101))) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ([-0.5, -0.4, -0.6, -0.5, -0.5], "vanishing"),
+        ([0.5, 0.4, 0.6, 0.5, 0.5], "exploding"),
+        ([-0.01, 0.0, 0.01, 0.0, 0.0], "stable"),
+        ([-0.03, -0.02, -0.025, -0.018, -0.04], "undecided"),
+        ([-0.5, 0.5, -0.5, 0.5, 0.01], "undecided"),
+        ([-0.5, -0.5, -0.5], "not estimable (3 seeds)"),
+        ([-0.5], "not estimable (1 seed)"),
+        ([-math.inf] * 5, "vanishing"),
+        ([-math.inf, 0.0, 0.0, 0.0, 0.0], "not estimable (a rate is not finite)"),
+    ],
+)
+def test_verdict_follows_from_the_interval(rates: list[float], expected: str) -> None:
+    assert verdict(np.array(rates), span=100) == expected
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(-0.0231, "vanishing"), (-0.0230, "stable"), (0.0230, "stable"), (0.0231, "exploding")])
+def test_stable_means_less_than_a_factor_of_ten_over_the_span(rate: float, kind: str) -> None:
+    assert classify(rate, span=100) == kind
+
+
+def test_rate_of_a_single_step_is_of_unknown_kind() -> None:
+    assert classify(math.nan, span=0) == "unknown"
+
+
+def test_tendency_counts_the_seeds_most_frequent_first() -> None:
+    assert tendency(np.array([-0.5, 0.0, -0.4]), span=100) == "2/3 vanishing, 1/3 stable"
