@@ -72,7 +72,7 @@ def styled() -> Iterator[None]:
     """The project's style on top of matplotlib's defaults, whatever the user's own settings are."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(style())
+        mpl.rcParams.update(style())  # type: ignore[arg-type]
         yield
 
 
@@ -97,6 +97,18 @@ def series_handles(table: pd.DataFrame) -> list[Line2D]:
         Line2D([], [], color=row.color, marker=row.marker, label=escape(row.series), markersize=4.5)  # type: ignore[arg-type]
         for row in look.itertuples()
     ]
+
+
+def mark(curve: pd.DataFrame) -> dict[str, Any]:
+    """Colour and marker of one curve (columns color, marker), as keywords of `Axes.plot`."""
+    marker = curve["marker"].iloc[0]
+    return {"color": curve["color"].iloc[0], "marker": marker, "markeredgewidth": 1.0 if marker in "+x" else 0.0}
+
+
+def sparse(num_points: int, number: int, count: int = 7) -> tuple[int, int]:
+    """``markevery`` of the curve with this number: about `count` markers, staggered between curves."""
+    every = max(num_points // count, 1)
+    return number * every // 5 % every, every
 
 
 def escape(label: object) -> str:
@@ -128,7 +140,9 @@ def finish(figure: Figure, title: str, legends: Sequence[Sequence[Any]], footnot
     for (handles, columns), count in zip(blocks, rows, strict=True):
         _add_legend(figure, handles, columns, (0.1 / width_in, top_in / height_in))
         top_in -= LINE_IN * count + 0.05
-    figure.text(0.1 / width_in, 0.07 / height_in, "\n".join(lines), fontsize=6, color=QUIET, va="bottom", linespacing=1.3)
+    figure.text(
+        0.1 / width_in, 0.07 / height_in, "\n".join(lines), fontsize=6, color=QUIET, va="bottom", linespacing=1.3
+    )
 
 
 def _place_panels(figure: Figure, width_in: float, height_in: float, below_in: float) -> None:
@@ -149,8 +163,10 @@ def _place_panels(figure: Figure, width_in: float, height_in: float, below_in: f
 
 
 def _add_legend(figure: Figure, handles: Sequence[Any], columns: int, corner: tuple[float, float]) -> None:
-    figure.legend(handles=_row_major(handles, columns), loc="upper left", bbox_to_anchor=corner, ncol=columns,
-                  fontsize=7, handlelength=2.0, columnspacing=1.4, labelspacing=0.35, borderaxespad=0, borderpad=0)  # fmt: skip
+    figure.legend(
+        handles=_row_major(handles, columns), loc="upper left", bbox_to_anchor=corner, ncol=columns, fontsize=7,
+        handlelength=2.0, columnspacing=1.4, labelspacing=0.35, borderaxespad=0, borderpad=0,
+    )  # fmt: skip
 
 
 def _row_major(handles: Sequence[Any], columns: int) -> list[Any]:

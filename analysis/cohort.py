@@ -22,7 +22,7 @@ RESERVED_COLORS = ("#222255", "#663333", "#225555", "#666633", "#555555", "#6622
 RESERVED_MARKERS = ("P", "X", "d", "*", "h", "8", "<", ">")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _KNOWN_MARKERS = frozenset("ov^<>sDdpPXh8*.+x")
-_TELLING_FIELDS = ("hidden_size", "clip_norm", "num_steps", "num_parameters")
+_TELLING_FIELDS = ("hidden_size", "clip_norm", "num_steps")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +91,21 @@ def _refuse_missing(cohort: Cohort, tables: Sequence[str]) -> None:
 
 
 def _named(members: pd.DataFrame) -> list[tuple[str, Any]]:
-    return [(member_name(row), row) for row in members.itertuples()]
+    return list(zip(member_names(members), members.itertuples(), strict=True))
 
 
-def member_name(member: Any) -> str:
-    """``experiment/run/seed-n`` of a row of members."""
-    return f"{member.experiment}/{member.run}/seed-{member.seed}"
+def member_names(rows: pd.DataFrame) -> list[str]:
+    """``experiment/run/seed-n`` of each row.
+
+    Args:
+        rows: with the columns `MEMBER`.
+    """
+    return [f"{experiment}/{run}/seed-{seed}" for experiment, run, seed in rows[MEMBER].itertuples(index=False)]
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def with_looks(runs: Runs) -> Cohort:
@@ -106,36 +115,40 @@ def with_looks(runs: Runs) -> Cohort:
 
 
 def _series(members: pd.DataFrame) -> pd.Series:
-    series = members["model"].copy()
-    for _, group in members.groupby("model", sort=False):
-        suffixes = {identity: _suffix(group, rows) for identity, rows in group.groupby("identity", sort=False)}
-        if group.groupby(["task", "seq_len"])["identity"].nunique().max() > 1:
-            series[group.index] = group["model"] + group["identity"].map(suffixes)
-    return series
+    return pd.concat([_series_of_model(group) for _, group in members.groupby("model", sort=False)]).sort_index()
 
 
-def _suffix(group: pd.DataFrame, rows: pd.DataFrame) -> str:
-    rivals = group.merge(rows[["task", "seq_len"]].drop_duplicates(), on=["task", "seq_len"])
-    named = [name for name in _TELLING_FIELDS if rivals[name].nunique(dropna=False) > 1]
-    telling = rivals.groupby("identity")[named].first().duplicated(keep=False).any() if named else True
-    words = [f"{name} {rows[name].iloc[0]:g}" for name in named[:2] if pd.notna(rows[name].iloc[0])]
-    return f" ({', '.join(words)})" if words and not telling else f" ({rows['identity'].iloc[0][:6]})"
+def _series_of_model(group: pd.DataFrame) -> pd.Series:
+    settings = group.groupby(["task", "seq_len"])
+    if settings["identity"].nunique().max() == 1:
+        return group["model"]
+    varied = [name for name in _TELLING_FIELDS if settings[name].nunique(dropna=False).max() > 1]
+    words = (
+        group[varied].apply(lambda row: ", ".join(map(_in_words, varied, row)), axis=1) if varied else group["model"]
+    )
+    is_unclear = group.assign(words=words).groupby(["task", "seq_len", "words"])["identity"].transform("nunique") > 1
+    suffix = group["identity"].str[:6] if is_unclear.any() else words
+    return group["model"] + " (" + suffix + ")"
+
+
+def _in_words(name: str, value: float | None) -> str:
+    return f"no {name}" if pd.isna(value) else f"{name} {value:g}"
 
 
 def _look(members: pd.DataFrame) -> pd.DataFrame:
     first = members.sort_values("series").groupby("series", sort=True).first().reset_index()
     taken: set[str] = set()
     rows = []
-    reserved = 0
-    for row in first.itertuples():
-        is_shipped = _is_color(row.color) and row.color not in taken
-        color = row.color if is_shipped else RESERVED_COLORS[reserved % len(RESERVED_COLORS)]
-        spare = RESERVED_MARKERS[reserved % len(RESERVED_MARKERS)]
-        marker = row.marker if is_shipped and row.marker in _KNOWN_MARKERS else spare
-        reserved += color != row.color or marker != row.marker
+    num_reserved = 0
+    for row in records(first):
+        spare = num_reserved % len(RESERVED_COLORS)
+        is_own = _is_color(row["color"]) and row["color"] not in taken
+        color = row["color"] if is_own else RESERVED_COLORS[spare]
+        marker = row["marker"] if is_own and row["marker"] in _KNOWN_MARKERS else RESERVED_MARKERS[spare]
+        num_reserved += (color, marker) != (row["color"], row["marker"])
         taken.add(color)
-        rows.append((row.series, color, marker))
-    return pd.DataFrame(rows, columns=["series", "color", "marker"])
+        rows.append((row["series"], color, marker))
+    return pd.DataFrame(rows, columns=pd.Index(["series", "color", "marker"]))
 
 
 def _is_color(value: Any) -> bool:

@@ -24,7 +24,11 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
         cohort: what is drawn.
         out: folder to write to.
     """
-    drawn = [path for module in (gradient_profile, sequence_length_scaling, training_curves) for path in module.write(cohort, out)]
+    drawn = [
+        path
+        for module in (gradient_profile, sequence_length_scaling, training_curves)
+        for path in module.write(cohort, out)
+    ]
     table = verdicts.summarise(cohort)
     tables, pages = verdicts.save(table, out), report.write(cohort, out)
     verdicts.show(table)

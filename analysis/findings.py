@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.cohort import records
 from analysis.growth import MIN_SEEDS
 
 Row = dict[str, Any]
@@ -19,8 +20,14 @@ def findings(table: pd.DataFrame) -> list[str]:
     Args:
         table: of `analysis.verdicts.summarise`.
     """
-    rows: list[Row] = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-    sentences = [_reach(rows, "init", "At init"), _reach(rows, "trained", "After training"), _solved(rows), _lost(rows), _certainty(rows)]
+    rows = records(table)
+    sentences = [
+        _reach(rows, "init", "At init"),
+        _reach(rows, "trained", "After training"),
+        _solved(rows),
+        _lost(rows),
+        _certainty(rows),
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -33,7 +40,8 @@ def _reach(rows: list[Row], stage: str, opening: str) -> str:
     if reached["all"]:
         parts.append(f"reaches back over the whole sequence in every setting for {_listed(reached['all'])}")
     if reached["some"]:
-        parts.append(f"does in some settings only for {_listed(reached['some'])}" if parts else f"reaches back over the whole sequence in some settings only for {_listed(reached['some'])}")
+        verb = "does in" if parts else "reaches back over the whole sequence in"
+        parts.append(f"{verb} some settings only for {_listed(reached['some'])}")
     short = [row for row in measured if not row[f"horizon_is_censored_{stage}"] and row["series"] in reached["none"]]
     if short:
         named = [f"{model} (after {_span(short, model, stage)} steps)" for model in reached["none"]]
@@ -62,7 +70,10 @@ def _solved(rows: list[Row]) -> str:
     never = [model for model in groups["none"] + groups["some"] if not _count(finished, "num_solved", model)]
     parts = [f"{_listed(groups['all'])} solved every setting with every seed"] if groups["all"] else []
     partly = [model for model in sorted(groups["some"] + groups["none"]) if model not in never]
-    counts = [f"{model} ({_count(finished, 'num_solved', model)} of {_count(finished, 'num_finished', model)} members)" for model in partly]
+    counts = [
+        f"{model} ({_count(finished, 'num_solved', model)} of {_count(finished, 'num_finished', model)} members)"
+        for model in partly
+    ]
     parts += [f"{_listed(counts)} solved in part"] if counts else []
     parts += [f"{_listed(sorted(never))} solved nothing"] if never else []
     return f"Within the budget, {'; '.join(parts)}."
@@ -74,7 +85,10 @@ def _count(rows: list[Row], name: str, model: str) -> int:
 
 def _lost(rows: list[Row]) -> str:
     parts = []
-    for name, words in (("num_diverged", "diverged and left the numbers after training"), ("num_unfinished", "had not finished")):
+    for name, words in (
+        ("num_diverged", "diverged and left the numbers after training"),
+        ("num_unfinished", "had not finished"),
+    ):
         count = sum(row[name] for row in rows)
         if count:
             models = _listed(sorted({row["series"] for row in rows if row[name]}))

@@ -18,12 +18,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from analysis import appearance, command_line
-from analysis.cohort import CELL, Cohort
+from analysis.cohort import CELL, MEMBER, Cohort
 from analysis.growth import HORIZON_LEVEL, MIN_SEEDS, median_profile
 from analysis.stages import STAGES, staged
 from analysis.theory_lines import theory_profiles
 
 TABLES = ("input_gradients",)
+SMALLEST_DRAWABLE = 1e-320
 LOWEST_DRAWN = 1e-12
 """Norms below leave the panel: an axis down to 1e-300 would hide what happens around the horizon."""
 
@@ -35,7 +36,7 @@ def seed_profiles(cohort: Cohort) -> pd.DataFrame:
     Columns: series, model, task, seq_len, input_len, stage, experiment, run, seed, lag (steps, ≥ 0), relative_norm.
     """
     rows = staged(cohort, cohort.table(TABLES[0]))
-    columns = [*CELL, "model", "stage", "experiment", "run", "seed", "lag"]
+    columns = [*CELL, "model", "stage", *MEMBER, "lag"]
     return (
         rows[rows["lag"] >= 0]
         .assign(relative_norm=lambda frame: frame["relative_gradient_norm_median"])[[*columns, "relative_norm"]]
@@ -52,21 +53,23 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     range of the seeds if there are fewer than `MIN_SEEDS`, their quartiles otherwise.
     """
     profiles = seed_profiles(cohort)
-    groups = profiles.groupby([*CELL, "model", "stage"], sort=True)
-    table = pd.concat([_over_seeds(group).assign(**dict(zip([*CELL, "model", "stage"], key, strict=True)))
-                       for key, group in groups], ignore_index=True)  # fmt: skip
+    keys = [*CELL, "model", "stage"]
+    parts = [_over_seeds(group, keys) for _, group in profiles.groupby(keys, sort=True)]
+    table = pd.concat(parts, ignore_index=True)
     expected = theory_profiles(table).assign(stage=STAGES[0])
-    keys = ["series", "task", "seq_len", "lag", "stage"]
-    return table.merge(expected, on=keys, how="left").merge(cohort.look, on="series")
+    return table.merge(expected, on=["series", "task", "seq_len", "lag", "stage"], how="left").merge(
+        cohort.look, on="series"
+    )
 
 
-def _over_seeds(group: pd.DataFrame) -> pd.DataFrame:
-    wide = group.pivot_table(index="lag", columns=["experiment", "run", "seed"], values="relative_norm", dropna=False)
+def _over_seeds(group: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    wide = group.pivot(index="lag", columns=MEMBER, values="relative_norm").sort_index()  # noqa: PD010, pivot_table multiplies experiments by seeds
     values = wide.to_numpy().T
     tails = (0.25, 0.75) if len(values) >= MIN_SEEDS else (0.0, 1.0)
     low, high = (wide.quantile(tail, axis=1, interpolation="nearest").to_numpy() for tail in tails)
     columns = {"lag": wide.index, "median": median_profile(values), "low": low, "high": high}
-    return pd.DataFrame({**columns, "num_seeds": len(values)})
+    first = group.iloc[0]
+    return pd.DataFrame({**columns, "num_seeds": len(values), **{key: first[key] for key in keys}})
 
 
 def plot(table: pd.DataFrame, ax: Axes) -> None:
@@ -90,16 +93,15 @@ def _plot_horizon_line(ax: Axes, last_lag: float) -> None:
 
 
 def _plot_curve(curve: pd.DataFrame, ax: Axes, number: int) -> None:
-    color, marker = curve["color"].iloc[0], curve["marker"].iloc[0]
-    positive = curve.where(curve[["median", "low", "high"]] > 0)
-    every = max(len(curve) // 7, 1)
-    ax.fill_between(curve["lag"], curve["low"].clip(lower=1e-320), curve["high"], color=color, alpha=0.16, linewidth=0)
-    ax.plot(curve["lag"], positive["median"], color=color, marker=marker, markevery=(number * every // 5 % every, every),
-            markersize=4.2, markeredgewidth=0.0 if marker not in "+x" else 1.0)  # fmt: skip
-    zeros = curve["lag"][curve["median"] == 0]
-    floor = zeros.iloc[:: max(len(zeros) // 12, 1)] if len(zeros) else zeros
-    ax.plot(floor, np.full(len(floor), 0.025 + 0.022 * (number % 4)), color=color, marker=marker, markersize=3.2,
-            linestyle="none", transform=ax.get_xaxis_transform(), clip_on=False, zorder=4)  # fmt: skip
+    look, lags = appearance.mark(curve), curve["lag"]
+    low, high = curve["low"].clip(lower=SMALLEST_DRAWABLE), curve["high"]
+    ax.fill_between(lags, low, high, color=look["color"], alpha=0.16, linewidth=0)
+    ax.plot(lags, curve["median"].where(curve["median"] > 0), **look, markersize=4.2,
+            markevery=appearance.sparse(len(curve), number))  # fmt: skip
+    zeros = lags[curve["median"] == 0]
+    floor = zeros.iloc[:: max(len(zeros) // 12, 1)]
+    ax.plot(floor, np.full(len(floor), 0.025 + 0.022 * (number % 4)), **look, markersize=3.2, linestyle="none",
+            transform=ax.get_xaxis_transform(), clip_on=False, zorder=4)  # fmt: skip
 
 
 def limit(table: pd.DataFrame, ax: Axes) -> None:
@@ -117,7 +119,16 @@ def limit(table: pd.DataFrame, ax: Axes) -> None:
         share = 0.12
         bottom = 10 ** (np.log10(low) - share / (1 - share) * (np.log10(high) - np.log10(low)))
         ax.axhspan(bottom, low, color="#f3f4f6", zorder=3, linewidth=0)
-        ax.text(0.995, 0.015, "exactly 0", transform=ax.transAxes, fontsize=5.5, color=appearance.QUIET, ha="right", zorder=5)
+        ax.text(
+            0.995,
+            0.015,
+            "exactly 0",
+            transform=ax.transAxes,
+            fontsize=5.5,
+            color=appearance.QUIET,
+            ha="right",
+            zorder=5,
+        )
         low = bottom
     ax.set_ylim(low, high)
     ax.yaxis.set_major_locator(LogLocator(numticks=7))
@@ -144,7 +155,9 @@ def draw(table: pd.DataFrame, footnote: str) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel(r"lag $\tau$ [steps]")
     title = f"How far back the gradient reaches · {table['task'].iloc[0]}"
-    appearance.finish(figure, title, [appearance.series_handles(table), _handles(table)], f"{_legend(table)} {footnote}")
+    appearance.finish(
+        figure, title, [appearance.series_handles(table), _handles(table)], f"{_legend(table)} {footnote}"
+    )
     return figure
 
 

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,7 @@ CONFIDENCE = 0.95
 _LOG_SMALLEST = math.log(5e-324)
 _UNDERFLOW_SLACK_NATS = 70.0
 _RESAMPLES = 1999
+_FEWEST_POINTS = 2
 
 Lags = Int[np.ndarray, " L"]
 Norms = Float[np.ndarray, " L"]
@@ -69,7 +71,7 @@ def growth_rate(lags: Lags, relative_norms: Norms) -> float:
     """
     lags, norms = lags[lags >= 1], relative_norms[lags >= 1]
     usable = np.isfinite(norms) & (norms > 0)
-    if usable.sum() < 2:
+    if usable.sum() < _FEWEST_POINTS:
         return _rate_of_extremes(norms)
     slope, intercept = np.polyfit(lags[usable].astype(float), np.log(norms[usable]), 1)
     return -math.inf if _is_cut_off(lags, norms, float(slope), float(intercept)) else float(slope)
@@ -169,14 +171,11 @@ def rate_interval(rates: Float[np.ndarray, " M"]) -> Interval | None:
         return None
     if np.ptp(rates) == 0:
         return Interval(float(rates[0]), float(rates[0]))
-    for method in ("BCa", "percentile"):
-        ends = _bootstrap(rates, method)
-        if np.isfinite(ends).all():
-            break
-    return Interval(*ends)
+    ends = _bootstrap(rates, "BCa")
+    return Interval(*(ends if np.isfinite(ends).all() else _bootstrap(rates, "percentile")))
 
 
-def _bootstrap(values: Float[np.ndarray, " M"], method: str) -> tuple[float, float]:
+def _bootstrap(values: Float[np.ndarray, " M"], method: Literal["BCa", "percentile"]) -> tuple[float, float]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         found = stats.bootstrap(
@@ -184,7 +183,7 @@ def _bootstrap(values: Float[np.ndarray, " M"], method: str) -> tuple[float, flo
             np.median,
             n_resamples=_RESAMPLES,
             confidence_level=CONFIDENCE,
-            method=method,  # type: ignore[arg-type]
+            method=method,
             rng=np.random.default_rng(0),
         ).confidence_interval
     return float(found.low), float(found.high)

@@ -1,7 +1,7 @@
 """One self-contained, interactive HTML page: what was found, verdicts, profiles, scaling, curves, provenance.
 
-Usage: ``python -m analysis.report RUNS… [--out DIR]``. Opens from a file, with no network; unfinished members and absent
-measurements do not stop it: it lists them.
+Usage: ``python -m analysis.report RUNS… [--out DIR]``. Opens from a file, with no network; unfinished members
+and absent measurements do not stop it: it lists them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,30 @@ import pandas as pd
 import vl_convert
 
 from analysis import command_line, gradient_profile, provenance, sequence_length_scaling, training_curves, verdicts
-from analysis.cohort import Cohort
+from analysis.cohort import Cohort, records
 from analysis.findings import findings
-from analysis.report_charts import Panel, curve_panels, profile_panels, scaling_panels
+from analysis.report_charts import curve_panels, profile_panels, scaling_panels
+from analysis.report_panels import Panel
 from gradhorizon.records import RecordsError
 
 PAGE = Path(__file__).parent / "page"
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
 _SECTIONS = (
-    ("How far back the gradient reaches", "Relative input gradient against lag; dotted: the horizon level 1/1000.", profile_panels),
-    ("Reach against sequence length", "Dashed: horizon = N; an arrow marks a horizon beyond the sequence. Shaded: stable. Points are set apart sideways.", scaling_panels),
-    ("Training", "Dotted: chance; dashed: solved level; dash-dotted: clipping threshold. A solved member is frozen and keeps its values.", curve_panels),
+    (
+        "How far back the gradient reaches",
+        "Relative input gradient against lag; dotted: the horizon level 1/1000.",
+        profile_panels,
+    ),
+    (
+        "Reach against sequence length",
+        "Dashed: horizon = N; an arrow marks a horizon beyond the sequence. Shaded: stable. Points are set apart.",
+        scaling_panels,
+    ),
+    (
+        "Training",
+        "Dotted: chance; dashed: solved level; dash-dotted: clipping threshold. A solved member keeps its last values.",
+        curve_panels,
+    ),
 )
 
 
@@ -50,7 +63,7 @@ def html(cohort: Cohort) -> str:
         "panels": _json(specs),
         "subtitle": escape(_subtitle(cohort)),
         "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table)),
-        "chips": "".join(_chip(row) for row in cohort.look.to_dict("records")),
+        "chips": "".join(_chip(row) for row in records(cohort.look)),
         "verdicts": _verdict_tables(table, cohort.look),
         "sections": _sections(sections),
         "absent": _absent(cohort),
@@ -77,7 +90,7 @@ def _bundle() -> str:
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c").replace("NaN", "null")
+    return json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False).replace("<", "\\u003c")
 
 
 def _subtitle(cohort: Cohort) -> str:
@@ -104,14 +117,14 @@ def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame) -> str:
     colors = dict(zip(look["series"], look["color"], strict=True))
     blocks = []
     for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
-        body = "".join(_verdict_row(row, colors[row["series"]]) for row in rows.to_dict("records"))
+        body = "".join(_verdict_row(row, colors[row["series"]]) for row in records(rows))
         title = f"{escape(str(task))} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps)"
         blocks.append(f'<h3>{title}</h3><div class="scroll"><table>{_VERDICT_HEAD}<tbody>{body}</tbody></table></div>')
     return "".join(blocks)
 
 
 _VERDICT_HEAD = (
-    '<thead><tr><th>model</th><th>parameters</th><th>λ at init<br>[nats/step]</th><th>λ after<br>training</th>'
+    "<thead><tr><th>model</th><th>parameters</th><th>λ at init<br>[nats/step]</th><th>λ after<br>training</th>"
     "<th>horizon at init<br>[steps]</th><th>horizon after<br>training</th><th>solved</th><th>95 %<br>interval</th>"
     '<th>steps to<br>solve</th><th class="left">at init</th><th class="left">after training</th></tr></thead>'
 )
@@ -121,7 +134,9 @@ def _verdict_row(row: dict[str, Any], color: str) -> str:
     said = dict(enumerate(verdicts.spoken(pd.DataFrame([row])).iloc[0]))
     name = escape(str(row["series"]))
     numbers = "".join(f"<td>{escape(said[column])}</td>" for column in (3, 4, 5, 6, 7, 12, 13, 14))
-    pills = "".join(f'<td class="left">{_pill(verdicts.short_verdict(row, stage))}</td>' for stage in ("init", "trained"))
+    pills = "".join(
+        f'<td class="left">{_pill(verdicts.short_verdict(row, stage))}</td>' for stage in ("init", "trained")
+    )
     return f'<tr data-series="{name}"><td><i style="background:{color}"></i>{name}</td>{numbers}{pills}</tr>'
 
 
@@ -143,12 +158,15 @@ def _sections(sections: list[list[Panel]]) -> str:
 
 
 def _figure(panel: Panel, number: int) -> str:
-    return f'<figure><figcaption>{escape(panel.title)}</figcaption><div class="chart" data-panel="{number}"></div></figure>'
+    chart = f'<div class="chart" data-panel="{number}"></div>'
+    return f"<figure><figcaption>{escape(panel.title)}</figcaption>{chart}</figure>"
 
 
 def _absent(cohort: Cohort) -> str:
     table = provenance.absent(cohort, TABLES)
-    return _table(table) if len(table) else "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
+    return (
+        _table(table) if len(table) else "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
+    )
 
 
 def _provenance(cohort: Cohort) -> str:
@@ -160,7 +178,8 @@ def _provenance(cohort: Cohort) -> str:
 def _table(table: pd.DataFrame) -> str:
     head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in table.columns)
     rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row)}</tr>" for row in table.itertuples(index=False)
+        f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row)}</tr>"
+        for row in table.itertuples(index=False)
     )
     return f'<div class="scroll"><table class="runs"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 

@@ -1,49 +1,26 @@
-"""The report's charts as Vega-Lite specifications: one small, zoomable chart per panel.
-
-Every chart has the parameter ``shown``, the labels that are drawn; the page sets it in all charts at once.
-"""
+"""The report's charts as Vega-Lite specifications: one small, zoomable chart per panel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
+from analysis.appearance import INK
 from analysis.gradient_profile import LOWEST_DRAWN
 from analysis.growth import HORIZON_LEVEL
+from analysis.report_panels import Panel, color, counts, decades, finished, number, rounded, shape, thinned
 from analysis.stages import STAGES
 from analysis.training_curves import PANELS
 
-MAX_POINTS = 64
-"""Points per curve: what a panel of a few hundred pixels can show."""
-_SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "<": "triangle-left",
-           ">": "triangle-right", "D": "diamond", "d": "diamond", "P": "cross", "+": "cross"}  # fmt: skip
 _TITLES = {"horizon": "gradient horizon [steps]", "rate": "growth rate λ [nats/step]"}
 _TICKS = {
     "horizon": [base * 10**power for power in range(7) for base in (1, 2, 5)],
     "rate": [0.0, *(sign * 10.0**power for power in range(-2, 3) for sign in (-1, 1))],
 }
-_INK, _QUIET, _GRID = "#222222", "#6b7280", "#eceff3"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One chart of the page.
-
-    Attributes:
-        heading: the block it belongs to, such as the task.
-        title: plain text above it.
-        spec: Vega-Lite specification.
-    """
-
-    heading: str
-    title: str
-    spec: dict[str, Any]
 
 
 def profile_panels(table: pd.DataFrame) -> Iterator[Panel]:
@@ -52,12 +29,14 @@ def profile_panels(table: pd.DataFrame) -> Iterator[Panel]:
     Args:
         table: of `analysis.gradient_profile.summarise`.
     """
-    for (task, stage, seq_len), rows in _in_order(table).groupby(["task", "stage", "seq_len"], sort=True, observed=True):
-        drawn = rows[rows["lag"].isin(_thinned(rows["lag"]))]
-        level = alt.Chart(_frame({"level": [HORIZON_LEVEL]})).mark_rule(strokeDash=[2, 3], color=_INK)
+    for (task, stage, seq_len), rows in _in_order(table).groupby(
+        ["task", "stage", "seq_len"], sort=True, observed=True
+    ):
+        drawn = rows[rows["lag"].isin(thinned(rows["lag"]))]
+        level = alt.Chart(pd.DataFrame({"level": [HORIZON_LEVEL]})).mark_rule(strokeDash=[2, 3], color=INK)
         layers = [level.encode(y="level:Q"), *_profile_layers(drawn)]
-        title = f"{stage} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps) · n = {_counts(rows['num_seeds'])}"
-        yield Panel(str(task), title, _finished(layers, rows, "lag"))
+        title = f"{stage} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps) · n = {counts(rows['num_seeds'])}"
+        yield Panel(str(task), title, finished(layers, rows, "lag"))
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,27 +45,33 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 def _profile_layers(rows: pd.DataFrame) -> list[alt.Chart]:
     scale = _profile_scale(rows)
-    y = alt.Y("median:Q", scale=scale, axis=_decades(*scale.domain), title="relative gradient g(τ)")
+    y = alt.Y("median:Q", scale=scale, axis=decades(*scale.domain), title="relative gradient g(τ)")
     x = alt.X("lag:Q", title="lag τ [steps]", scale=alt.Scale(nice=False))
     columns = ["series", "lag", "median", "low", "high"]
     positive = rows[rows["median"] > 0]
-    curves = alt.Chart(_rounded(positive.assign(low=positive["low"].clip(lower=LOWEST_DRAWN / 10)), columns))
-    zeros = alt.Chart(_rounded(rows[rows["median"] == 0].assign(floor=LOWEST_DRAWN, norm="exactly 0"), ["series", "lag", "floor", "norm"]))
-    marked = alt.Chart(_rounded(positive[positive["lag"].isin(_thinned(rows["lag"], 9))], columns))
+    curves = alt.Chart(rounded(positive.assign(low=positive["low"].clip(lower=LOWEST_DRAWN / 10)), columns))
+    zeros = alt.Chart(
+        rounded(
+            rows[rows["median"] == 0].assign(floor=LOWEST_DRAWN, norm="exactly 0"), ["series", "lag", "floor", "norm"]
+        )
+    )
+    marked = alt.Chart(rounded(positive[positive["lag"].isin(thinned(rows["lag"], 9))], columns))
     expected = rows[rows["expected"].notna()]
-    theory = alt.Chart(_rounded(expected, ["series", "lag", "expected", "assumption"]))
+    theory = alt.Chart(rounded(expected, ["series", "lag", "expected", "assumption"]))
     return [
-        curves.mark_area(opacity=0.15, clip=True).encode(x=x, y=alt.Y("low:Q").scale(), y2="high:Q", color=_color(rows)),
+        curves.mark_area(opacity=0.15, clip=True).encode(x=x, y=alt.Y("low:Q").scale(), y2="high:Q", color=color(rows)),
         theory.mark_line(strokeDash=[5, 3], strokeWidth=1.1, clip=True).encode(
-            x=x, y="expected:Q", color=_color(rows), tooltip=["series:N", "assumption:N", "lag:Q", _number("expected")]
+            x=x, y="expected:Q", color=color(rows), tooltip=["series:N", "assumption:N", "lag:Q", number("expected")]
         ),
-        curves.mark_line(strokeWidth=1.8, clip=True).encode(x=x, y=y, color=_color(rows)),
-        marked.mark_point(size=34, filled=True, clip=True, opacity=1).encode(x=x, y=y, color=_color(rows), shape=_shape(rows)),
+        curves.mark_line(strokeWidth=1.8, clip=True).encode(x=x, y=y, color=color(rows)),
+        marked.mark_point(size=34, filled=True, clip=True, opacity=1).encode(
+            x=x, y=y, color=color(rows), shape=shape(rows)
+        ),
         zeros.mark_point(size=24, filled=True, clip=True, opacity=1).encode(
-            x=x, y="floor:Q", color=_color(rows), shape=_shape(rows), tooltip=["series:N", "lag:Q", "norm:N"]
+            x=x, y="floor:Q", color=color(rows), shape=shape(rows), tooltip=["series:N", "lag:Q", "norm:N"]
         ),
         curves.mark_point(size=40, opacity=0, clip=True).encode(
-            x=x, y=y, tooltip=["series:N", "lag:Q", *map(_number, columns[2:])]
+            x=x, y=y, tooltip=["series:N", "lag:Q", *map(number, columns[2:])]
         ),
     ]
 
@@ -98,12 +83,6 @@ def _profile_scale(rows: pd.DataFrame) -> alt.Scale:
     return alt.Scale(type="log", domain=[low, min(max(values.max(initial=1) * 2, 3), 1e12)], nice=False)
 
 
-def _decades(low: float, high: float) -> alt.Axis:
-    powers = range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)
-    every = max(len(powers) // 6, 1)
-    return alt.Axis(values=[float(f"1e{power}") for power in powers if power % every == 0], format=".0e")
-
-
 def scaling_panels(table: pd.DataFrame) -> Iterator[Panel]:
     """Growth rate and horizon against T: two panels per task and stage.
 
@@ -111,9 +90,11 @@ def scaling_panels(table: pd.DataFrame) -> Iterator[Panel]:
         table: of `analysis.sequence_length_scaling.summarise`.
     """
     for task, of_task in _in_order(table).groupby("task", sort=True):
-        for (quantity, title), (stage, rows) in product(_TITLES.items(), of_task.groupby("stage", sort=True, observed=True)):
+        for (quantity, title), (stage, rows) in product(
+            _TITLES.items(), of_task.groupby("stage", sort=True, observed=True)
+        ):
             layers = _scaling_layers(rows, quantity, title)
-            yield Panel(str(task), f"{title.split(' [')[0]} · {stage}", _finished(layers, rows, "seq_len"))
+            yield Panel(str(task), f"{title.split(' [')[0]} · {stage}", finished(layers, rows, "seq_len"))
 
 
 def _scaling_layers(rows: pd.DataFrame, quantity: str, title: str) -> list[alt.Chart]:
@@ -122,17 +103,28 @@ def _scaling_layers(rows: pd.DataFrame, quantity: str, title: str) -> list[alt.C
     bounds = drawn[[f"{quantity}_low", f"{quantity}_high"]].replace([np.inf, -np.inf], np.nan)
     drawn = drawn.assign(**bounds, said=_said(drawn, quantity), at=drawn["seq_len"] * _set_apart(drawn["series"], rows))
     names = ["series", "seq_len", "at", quantity, f"{quantity}_low", f"{quantity}_high", "said", "tendency", "verdict"]
-    base = alt.Chart(_rounded(drawn, names))
+    base = alt.Chart(rounded(drawn, names))
     lengths = sorted(rows["seq_len"].unique().tolist())
     x = alt.X("at:Q", title="sequence length T [steps]", axis=alt.Axis(values=lengths, format="d"),
               scale=alt.Scale(type="log", nice=False, domain=[lengths[0] / 1.25, lengths[-1] * 1.25]))  # fmt: skip
-    y = alt.Y(f"{quantity}:Q", title=title, scale=_quantity_scale(rows, quantity), axis=alt.Axis(values=_TICKS[quantity], format="~g"))
-    tooltip = ["series:N", alt.Tooltip("seq_len:Q", title="T"), alt.Tooltip("said:N", title=title), "tendency:N", "verdict:N"]
+    y = alt.Y(
+        f"{quantity}:Q",
+        title=title,
+        scale=_quantity_scale(rows, quantity),
+        axis=alt.Axis(values=_TICKS[quantity], format="~g"),
+    )
+    tooltip = [
+        "series:N",
+        alt.Tooltip("seq_len:Q", title="T"),
+        alt.Tooltip("said:N", title=title),
+        "tendency:N",
+        "verdict:N",
+    ]
     marks = [
-        base.mark_rule(opacity=0.6).encode(x=x, y=f"{quantity}_low:Q", y2=f"{quantity}_high:Q", color=_color(rows)),
-        base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=_color(rows)),
+        base.mark_rule(opacity=0.6).encode(x=x, y=f"{quantity}_low:Q", y2=f"{quantity}_high:Q", color=color(rows)),
+        base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color(rows)),
         base.mark_point(size=55, filled=True, opacity=1).encode(
-            x=x, y=y, color=_color(rows), shape=_shape(rows), tooltip=tooltip
+            x=x, y=y, color=color(rows), shape=shape(rows), tooltip=tooltip
         ),
     ]
     return [_identity(rows, x), *marks, _beyond(drawn, x, rows)] if is_horizon else [_stable(rows, x), *marks]
@@ -152,20 +144,22 @@ def _per_length(rows: pd.DataFrame) -> pd.DataFrame:
 def _identity(rows: pd.DataFrame, x: alt.X) -> alt.Chart:
     whole = _per_length(rows)
     whole = whole.assign(input_len=whole["at"] + whole["input_len"] - whole["seq_len"])
-    line = alt.Chart(_rounded(whole, ["at", "input_len"])).mark_line(strokeDash=[5, 3], color=_INK, strokeWidth=1, clip=True)
+    line = alt.Chart(rounded(whole, ["at", "input_len"])).mark_line(
+        strokeDash=[5, 3], color=INK, strokeWidth=1, clip=True
+    )
     return line.encode(x=x, y="input_len:Q")
 
 
 def _stable(rows: pd.DataFrame, x: alt.X) -> alt.Chart:
     band = _per_length(rows).assign(lowest=lambda table: -table["stable_rate"])
-    chart = alt.Chart(_rounded(band, ["at", "lowest", "stable_rate"])).mark_area(color="#eef2ff", clip=True)
+    chart = alt.Chart(rounded(band, ["at", "lowest", "stable_rate"])).mark_area(color="#eef2ff", clip=True)
     return chart.encode(x=x, y="lowest:Q", y2="stable_rate:Q")
 
 
 def _beyond(drawn: pd.DataFrame, x: alt.X, rows: pd.DataFrame) -> alt.Chart:
-    beyond = alt.Chart(_rounded(drawn[drawn["horizon_is_censored"].astype(bool)], ["series", "at", "horizon"]))
+    beyond = alt.Chart(rounded(drawn[drawn["horizon_is_censored"].astype(bool)], ["series", "at", "horizon"]))
     arrow = beyond.mark_text(text="↑", dy=-11, fontSize=14, fontWeight="bold")
-    return arrow.encode(x=x, y="horizon:Q", color=_color(rows))
+    return arrow.encode(x=x, y="horizon:Q", color=color(rows))
 
 
 def _said(rows: pd.DataFrame, quantity: str) -> list[str]:
@@ -193,20 +187,22 @@ def curve_panels(table: pd.DataFrame) -> Iterator[Panel]:
     for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
         for quantity in [name for name in PANELS if name in set(rows["quantity"])]:
             panel = rows[rows["quantity"] == quantity]
-            yield Panel(f"{task} · T = {seq_len}", PANELS[quantity], _finished(_curve_layers(panel, quantity), panel, "step"))
+            yield Panel(
+                f"{task} · T = {seq_len}", PANELS[quantity], finished(_curve_layers(panel, quantity), panel, "step")
+            )
 
 
 def _curve_layers(rows: pd.DataFrame, quantity: str) -> list[alt.Chart]:
-    drawn = pd.concat([curve[curve["step"].isin(_thinned(curve["step"]))] for _, curve in rows.groupby("series")])
+    drawn = pd.concat([curve[curve["step"].isin(thinned(curve["step"]))] for _, curve in rows.groupby("series")])
     columns = ["series", "step", "median", "low", "high"]
-    base = alt.Chart(_rounded(drawn, columns))
+    base = alt.Chart(rounded(drawn, columns))
     x = alt.X("step:Q", title="optimizer step", axis=alt.Axis(tickCount=6), scale=alt.Scale(nice=False))
     y = _curve_axis(rows, quantity)
     return [
         *_reference_layers(rows, quantity),
-        base.mark_area(opacity=0.1, clip=True).encode(x=x, y="low:Q", y2="high:Q", color=_color(rows)),
-        base.mark_line(strokeWidth=1.6, clip=True).encode(x=x, y=y, color=_color(rows)),
-        base.mark_point(size=40, opacity=0).encode(x=x, y=y, tooltip=["series:N", "step:Q", *map(_number, columns[2:])]),
+        base.mark_area(opacity=0.1, clip=True).encode(x=x, y="low:Q", y2="high:Q", color=color(rows)),
+        base.mark_line(strokeWidth=1.6, clip=True).encode(x=x, y=y, color=color(rows)),
+        base.mark_point(size=40, opacity=0).encode(x=x, y=y, tooltip=["series:N", "step:Q", *map(number, columns[2:])]),
     ]
 
 
@@ -218,7 +214,7 @@ def _curve_axis(rows: pd.DataFrame, quantity: str) -> alt.Y:
     if not len(values) or values.min() <= 0:
         return alt.Y("median:Q", title=PANELS[quantity], axis=alt.Axis(tickCount=5))
     domain = [10 ** np.floor(np.log10(values.min())), 10 ** np.ceil(np.log10(values.max() * 1.05))]
-    return alt.Y("median:Q", title=PANELS[quantity], scale=alt.Scale(type="log", domain=domain), axis=_decades(*domain))
+    return alt.Y("median:Q", title=PANELS[quantity], scale=alt.Scale(type="log", domain=domain), axis=decades(*domain))
 
 
 def _reference_layers(rows: pd.DataFrame, quantity: str) -> list[alt.Chart]:
@@ -227,57 +223,8 @@ def _reference_layers(rows: pd.DataFrame, quantity: str) -> list[alt.Chart]:
     found = [(label, float(level)) for name, label in names.items() for level in rows[name].dropna().unique()]
     if not found:
         return []
-    chart = alt.Chart(_frame({"line": [name for name, _ in found], "level": [level for _, level in found]}))
-    dash = alt.StrokeDash("line:N", legend=None, scale=alt.Scale(domain=list(names.values()), range=[[2, 3], [6, 3], [6, 2, 2, 2]]))
-    return [chart.mark_rule(color=_INK).encode(y="level:Q", strokeDash=dash, tooltip=["line:N", _number("level")])]
-
-
-def _finished(layers: list[alt.Chart], rows: pd.DataFrame, x: str) -> dict[str, Any]:
-    shown = alt.param(name="shown", value=sorted(rows["series"].unique().tolist()))
-    is_shown = "!isValid(datum.series) || indexof(shown, datum.series) >= 0"
-    zoom = alt.selection_interval(bind="scales", name=f"zoom_{x}")
-    kept = [layer.transform_filter(is_shown) for layer in layers if len(layer.data)]
-    kept[-1] = kept[-1].add_params(zoom)
-    chart = alt.layer(*kept).add_params(shown).properties(width="container", height=230)
-    axis = {"gridColor": _GRID, "domainColor": _QUIET, "tickColor": _QUIET, "labelColor": _INK, "titleColor": _INK,
-            "labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"}  # fmt: skip
-    configured = chart.configure(font="system-ui, sans-serif", background="white").configure_axis(**axis).configure_view(stroke=None)
-    spec: dict[str, Any] = configured.to_dict(validate=False)
-    return spec
-
-
-def _color(rows: pd.DataFrame) -> alt.Color:
-    look = rows.drop_duplicates("series").sort_values("series")
-    scale = alt.Scale(domain=look["series"].tolist(), range=look["color"].tolist())
-    return alt.Color("series:N", scale=scale, legend=None)
-
-
-def _shape(rows: pd.DataFrame) -> alt.Shape:
-    look = rows.drop_duplicates("series").sort_values("series")
-    shapes = [_SHAPES.get(marker, "circle") for marker in look["marker"]]
-    return alt.Shape("series:N", scale=alt.Scale(domain=look["series"].tolist(), range=shapes), legend=None)
-
-
-def _number(name: str) -> alt.Tooltip:
-    return alt.Tooltip(f"{name}:Q", format=".3g")
-
-
-def _counts(counts: pd.Series) -> str:
-    return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-
-
-def _thinned(values: pd.Series, most: int = MAX_POINTS) -> np.ndarray:
-    distinct = np.unique(values)
-    chosen = np.linspace(0, len(distinct) - 1, min(len(distinct), most)).round().astype(int)
-    return distinct[chosen]
-
-
-def _rounded(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    table = rows[columns].copy()
-    for name in table.select_dtypes("float"):
-        table[name] = [float(f"{value:.4g}") for value in table[name]]
-    return table.astype({name: object for name in table.select_dtypes(["string", "str"])})
-
-
-def _frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
-    return pd.DataFrame(columns)
+    chart = alt.Chart(pd.DataFrame({"line": [name for name, _ in found], "level": [level for _, level in found]}))
+    dash = alt.StrokeDash(
+        "line:N", legend=None, scale=alt.Scale(domain=list(names.values()), range=[[2, 3], [6, 3], [6, 2, 2, 2]])
+    )
+    return [chart.mark_rule(color=INK).encode(y="level:Q", strokeDash=dash, tooltip=["line:N", number("level")])]

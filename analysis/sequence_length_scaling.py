@@ -20,13 +20,25 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis import appearance, command_line, growth
-from analysis.cohort import CELL, Cohort
+from analysis.cohort import CELL, MEMBER, Cohort
 from analysis.gradient_profile import TABLES, left_out, seed_profiles
 from analysis.growth import MIN_SEEDS
 from analysis.stages import STAGES
 
 QUANTITIES = ("rate", "horizon")
-_ARROW = Line2D([], [], color=appearance.INK, linestyle="none", marker=r"$\uparrow$", markersize=6, label="beyond N − 1 (censored)")
+_MARKS = (
+    Patch(color="#eef2ff", label="stable: factor below 10"),
+    Line2D([], [], color=appearance.INK, linestyle="--", linewidth=0.8, label="horizon = N"),
+    Line2D(
+        [],
+        [],
+        color=appearance.INK,
+        linestyle="none",
+        marker=r"$\uparrow$",
+        markersize=6,
+        label="beyond N − 1 (censored)",
+    ),
+)
 
 
 @lru_cache(maxsize=1)
@@ -44,7 +56,7 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
 
 
 def _quantities(group: pd.DataFrame) -> dict[str, Any]:
-    wide = group.pivot_table(index="lag", columns=["experiment", "run", "seed"], values="relative_norm", dropna=False)
+    wide = group.pivot(index="lag", columns=MEMBER, values="relative_norm").sort_index()  # noqa: PD010, pivot_table multiplies experiments by seeds
     lags, profiles = wide.index.to_numpy(), wide.to_numpy().T
     rates = np.array([growth.growth_rate(lags, profile) for profile in profiles])
     span = float(lags[-1])
@@ -107,21 +119,20 @@ def _whole_sequence(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plot_curve(curve: pd.DataFrame, ax: Axes, quantity: str, shift: float) -> None:
-    color, marker = curve["color"].iloc[0], curve["marker"].iloc[0]
+    look = appearance.mark(curve)
     drawn = curve[np.isfinite(curve[quantity])]
     x, y = drawn["seq_len"] * shift, drawn[quantity]
     low, high = (drawn[f"{quantity}_{end}"].clip(-1e3, 1e6) for end in ("low", "high"))
-    ax.vlines(x, low, high, color=color, linewidth=1.0, alpha=0.75)
-    ax.plot(x, y, color=color, marker=marker, markersize=4.6, markeredgewidth=0.0 if marker not in "+x" else 1.0,
-            linewidth=1.0)  # fmt: skip
+    ax.vlines(x, low, high, color=look["color"], linewidth=1.0, alpha=0.75)
+    ax.plot(x, y, **look, markersize=4.6, linewidth=1.0)
     if quantity == "horizon":
         beyond = drawn["horizon_is_censored"].to_numpy(dtype=bool)
-        ax.plot(x[beyond], y[beyond] * 1.16, color=color, linestyle="none", marker=r"$\uparrow$", markersize=6,
+        ax.plot(x[beyond], y[beyond] * 1.16, color=look["color"], linestyle="none", marker=r"$\uparrow$", markersize=6,
                 markeredgewidth=0.2)  # fmt: skip
     else:
         cut = curve[np.isneginf(curve["rate"])]
-        ax.plot(cut["seq_len"] * shift, np.full(len(cut), 0.03), color=color, marker=marker, linestyle="none",
-                markersize=4.6, transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
+        ax.plot(cut["seq_len"] * shift, np.full(len(cut), 0.03), **look, linestyle="none", markersize=4.6,
+                transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
 
 
 def draw(table: pd.DataFrame, footnote: str) -> Figure:
@@ -145,9 +156,7 @@ def draw(table: pd.DataFrame, footnote: str) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("sequence length T [steps]")
     title = f"Reach against sequence length · {table['task'].iloc[0]}"
-    marks = [Patch(color="#eef2ff", label="stable: factor below 10"),
-             Line2D([], [], color=appearance.INK, linestyle="--", linewidth=0.8, label="horizon = N"), _ARROW]  # fmt: skip
-    appearance.finish(figure, title, [appearance.series_handles(table), marks], f"{_legend(table)} {footnote}")
+    appearance.finish(figure, title, [appearance.series_handles(table), _MARKS], f"{_legend(table)} {footnote}")
     return figure
 
 
@@ -168,8 +177,8 @@ def _scale_rate(ax: Axes, table: pd.DataFrame) -> None:
     half = stable["stable_rate"].to_numpy()[[0, *range(len(stable)), -1]]
     ax.fill_between(edges, -half, half, color="#eef2ff", linewidth=0, zorder=0)
     ax.axhline(0, color=appearance.QUIET, linewidth=0.6, zorder=1)
-    rates = table[["rate_low", "rate_high"]].to_numpy()
-    rates = np.append(rates[np.isfinite(rates)], [half.max(initial=linear, where=~np.isnan(half)), -linear])
+    measured = table[["rate_low", "rate_high"]].to_numpy()
+    rates = np.append(measured[np.isfinite(measured)], [half.max(initial=linear, where=~np.isnan(half)), -linear])
     ax.set_ylim(min(rates.min() * 1.6, -2 * linear), max(rates.max() * 1.6, 2 * linear))
     ax.yaxis.set_minor_locator(NullLocator())
 
@@ -192,12 +201,16 @@ def _legend(table: pd.DataFrame) -> str:
     counts = sorted(table["num_seeds"].unique())
     seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     bars = "95 % bootstrap interval over seeds" if table["has_interval"].any() else "range of the seeds"
-    doubt = f" Intervals are not estimable with fewer than {MIN_SEEDS} seeds: ranges there." if counts[0] < MIN_SEEDS else ""
+    doubt = (
+        f" Intervals are not estimable with fewer than {MIN_SEEDS} seeds: ranges there."
+        if counts[0] < MIN_SEEDS
+        else ""
+    )
     cut = " Marks on the lower edge: rate −∞, cut off by exact zeros." if np.isneginf(table["rate"]).any() else ""
     return (
-        f"Point: median over seeds ({seeds}) of the growth rate of the relative input gradient, and horizon of the median "
-        f"profile: first lag from which it stays under 1/1000. Bar: {bars}.{doubt}{cut} Shaded: rates that change the gradient by less than a factor of 10 over the sequence. "
-        "Points are set apart sideways."
+        f"Point: median over seeds ({seeds}) of the growth rate of the relative input gradient, and horizon of the "
+        f"median profile: first lag from which it stays under 1/1000. Bar: {bars}.{doubt}{cut} Shaded: rates that "
+        "change the gradient by less than a factor of 10 over the sequence. Points stand apart sideways."
     )
 
 

@@ -31,7 +31,10 @@ def _exponential(rate: float) -> Callable[[np.ndarray, int], np.ndarray]:
 
 
 def _chrono(lags: np.ndarray, seq_len: int) -> np.ndarray:
-    return theory.chrono_profile(lags, seq_len) if seq_len > 2 else np.full(len(lags), np.nan)
+    return theory.chrono_profile(lags, seq_len) if seq_len >= _SHORTEST_CHRONO else np.full(len(lags), np.nan)
+
+
+_SHORTEST_CHRONO = 3
 
 
 THEORY_LINES: dict[str, TheoryLine] = {

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from analysis import appearance, command_line
-from analysis.cohort import CELL, MEMBER, Cohort
+from analysis.cohort import CELL, MEMBER, Cohort, member_names, records
 from analysis.gradient_profile import left_out
 from analysis.growth import MIN_SEEDS
 from analysis.provenance import solved_criteria, solved_levels
@@ -65,20 +65,19 @@ def _gradients(cohort: Cohort) -> pd.DataFrame:
 
 
 def _long(rows: pd.DataFrame) -> pd.DataFrame:
-    member = rows[MEMBER].astype(str).agg("/".join, axis=1)
-    table = rows.assign(member=member)[[*CELL, "quantity", "member", "step", "value"]]
+    table = rows.assign(member=member_names(rows))[[*CELL, "quantity", "member", "step", "value"]]
     return table.drop_duplicates(["quantity", "member", "step"], keep="last")
 
 
 def _carry_forward(rows: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
     members = cohort.members[cohort.members["outcome"] == "solved"]
-    solved = dict(zip(members[MEMBER].astype(str).agg("/".join, axis=1), members["num_steps"].astype(int), strict=True))
+    solved = dict(zip(member_names(members), members["num_steps"].astype(int), strict=True))
     parts = [_filled(group, solved) for _, group in rows.groupby([*CELL, "quantity"], sort=True)]
     return pd.concat(parts, ignore_index=True) if parts else rows
 
 
 def _filled(group: pd.DataFrame, solved: dict[str, int]) -> pd.DataFrame:
-    wide = group.pivot_table(index="step", columns="member", values="value", dropna=False)
+    wide = group.pivot(index="step", columns="member", values="value")  # noqa: PD010, pivot_table multiplies experiments by seeds
     kept = [member for member in wide.columns if member in solved]
     budgets = {solved[member] for member in kept}
     wide = wide.reindex(sorted({*wide.index, *budgets})).rename_axis("step")
@@ -113,11 +112,10 @@ def plot(table: pd.DataFrame, ax: Axes) -> None:
         ax: the panel.
     """
     for number, (_, curve) in enumerate(table.groupby("series", sort=True)):
-        color, marker = curve["color"].iloc[0], curve["marker"].iloc[0]
-        every = max(len(curve) // 6, 1)
-        ax.fill_between(curve["step"], curve["low"], curve["high"], color=color, alpha=0.1, linewidth=0)
-        ax.plot(curve["step"], curve["median"], color=color, marker=marker, markersize=3.8, linewidth=1.2,
-                markevery=(number * every // 5 % every, every), markeredgewidth=0.0 if marker not in "+x" else 1.0)  # fmt: skip
+        look = appearance.mark(curve)
+        ax.fill_between(curve["step"], curve["low"], curve["high"], color=look["color"], alpha=0.1, linewidth=0)
+        ax.plot(curve["step"], curve["median"], **look, markersize=3.8, linewidth=1.2,
+                markevery=appearance.sparse(len(curve), number))  # fmt: skip
     for name, line in _REFERENCES.items():
         for level in table[name].dropna().unique():
             ax.axhline(level, color=appearance.INK, linewidth=0.8, linestyle=line, zorder=1.5)
@@ -133,9 +131,10 @@ def plot_solving(solved: pd.DataFrame, ax: Axes) -> None:
         solved: rows of `solving_steps` of one panel.
         ax: the panel.
     """
-    for _, row in solved.iterrows():
-        ax.plot(row["solved_step"], 1.0, color=row["color"], marker="v", markersize=4.5, markeredgewidth=0.0, clip_on=False,
-                transform=ax.get_xaxis_transform(), zorder=5)  # fmt: skip
+    edge = ax.get_xaxis_transform()
+    for row in records(solved):
+        ax.plot(row["solved_step"], 1.0, color=row["color"], marker="v", markersize=4.5, markeredgewidth=0.0,
+                clip_on=False, transform=edge, zorder=5)  # fmt: skip
 
 
 def draw(table: pd.DataFrame, solved: pd.DataFrame, footnote: str) -> Figure:
@@ -207,7 +206,10 @@ def figures(cohort: Cohort) -> dict[str, Callable[[], Figure]]:
     solved = solving_steps(cohort)
     return {
         appearance.stem("training_curves", task, f"T{seq_len}"): partial(
-            draw, rows, solved[(solved["task"] == task) & (solved["seq_len"] == seq_len)], left_out(cohort, str(task), seq_len)
+            draw,
+            rows,
+            solved[(solved["task"] == task) & (solved["seq_len"] == seq_len)],
+            left_out(cohort, str(task), int(str(seq_len))),
         )
         for (task, seq_len), rows in summarise(cohort).groupby(["task", "seq_len"], sort=True)
     }

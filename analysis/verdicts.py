@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from analysis import command_line, sequence_length_scaling, solving
-from analysis.cohort import CELL, Cohort
+from analysis.cohort import CELL, Cohort, records
 from analysis.gradient_profile import TABLES
 from analysis.stages import STAGES
 
@@ -43,7 +43,9 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     scaling = sequence_length_scaling.summarise(cohort)
     for stage in STAGES:
         rows = scaling[scaling["stage"] == stage][[*CELL, *_PER_STAGE]]
-        table = table.merge(rows.rename(columns={name: f"{name}_{SHORT[stage]}" for name in _PER_STAGE}), on=CELL, how="left")
+        table = table.merge(
+            rows.rename(columns={name: f"{name}_{SHORT[stage]}" for name in _PER_STAGE}), on=CELL, how="left"
+        )
     return table.sort_values(["task", "seq_len", "series"], ignore_index=True)
 
 
@@ -77,7 +79,7 @@ def spoken(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: of `summarise`.
     """
-    return pd.DataFrame([_spoken_row(row) for row in table.to_dict("records")], columns=pd.Index(HEADER))
+    return pd.DataFrame([_spoken_row(row) for row in records(table)], columns=pd.Index(HEADER))
 
 
 def _spoken_row(row: dict[str, Any]) -> list[str]:
@@ -147,19 +149,23 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
         table: of `summarise`.
         console: where to; the terminal if None.
     """
-    console = console or Console(width=min(Console().width, TERMINAL_WIDTH) if Console().is_terminal else TERMINAL_WIDTH)
+    console = console or Console(
+        width=min(Console().width, TERMINAL_WIDTH) if Console().is_terminal else TERMINAL_WIDTH
+    )
     for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
         console.print(_terminal_table(f"{task}   T = {seq_len}   N = {rows['input_len'].iloc[0]}", rows))
         console.print()
 
 
 def _terminal_table(title: str, rows: pd.DataFrame) -> Table:
-    shown = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     shown.add_column("model", overflow="fold", max_width=24)
     for name in ("params", "λ init", "λ after", "reach", "after", "solved", "steps"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("verdict: init → after", overflow="fold")
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         said = _spoken_row(row)
         verdict = f"{short_verdict(row, 'init')} → {short_verdict(row, 'trained')}"
         shown.add_row(escape(said[0]), said[3], *said[4:8], said[12], said[14], verdict)

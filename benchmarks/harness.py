@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import Seconds, interleaved, spread, threads
 from gradhorizon.config import CONF_DIR, validate
-from gradhorizon.fitting import build_parts
+from gradhorizon.parts import build_parts
 from gradhorizon.train import launch
 
 STEP_TARGET = 1.15

@@ -2,7 +2,8 @@ r"""Memory and time of the exact input-gradient profile of an LSTM over a millio
 
 The probe itself is run: a copy of the network on sequences of the adding problem, read out at the last step, with the
 inner activations of each segment recomputed in the backward pass. The biases are chrono's for that length, so that
-there is a gradient to be measured: with PyTorch's own it is exactly 0 from a few hundred steps on.
+there is a gradient to be measured: with PyTorch's own it is
+exactly 0 beyond a lag of some 200 steps in float32 and 1 700 in float64.
 
 Each dtype is measured in a process of its own: its peak resident memory less what was resident after the imports.
 

@@ -58,6 +58,8 @@ def _results(
     for name in ("32 cuts", "no cuts"):
         label = f"training step through unroll, {name} / torch.nn.LSTM"
         yield Result(label, setting, ratio(seconds, name, "bare"), targets.get(name))
+    label = "training step, torch.nn.LSTM / itself: what is noise"
+    yield Result(label, setting, ratio(seconds, "bare again", "bare"))
     seconds = interleaved({"loop": loop, "bare": steps["bare"]}, loop_rounds)
     label = "training step, LSTMCell loop with retain_grad / torch.nn.LSTM"
     yield Result(label, setting, ratio(seconds, "loop", "bare"))
@@ -79,6 +81,7 @@ def training_steps(num_steps: int, batch_size: int, hidden_size: int) -> dict[st
     cuts = distinct_cuts(num_steps, NUM_CUTS)
     variants: dict[str, tuple[nn.Module, Callable[..., Tensor]]] = {
         "bare": (cell.rnn, _bare),
+        "bare again": (cell.rnn, _bare),
         "no cuts": (cell, partial(_unrolled, cuts=())),
         "32 cuts": (cell, partial(_unrolled, cuts=cuts)),
         "LSTMCell loop": (_as_lstm_cell(cell), _loop),

@@ -32,6 +32,7 @@ class SyntheticRun:
     Attributes:
         init: relative profile at step 0, or one per seed.
         trained: relative profile at the end, or one per seed.
+        untold: what else makes its identity differ, which no recorded field tells.
         outcomes: one per seed: a step (solved then), None (budget exhausted), "diverged", "running" or "failed".
     """
 
@@ -55,6 +56,7 @@ class SyntheticRun:
     tables: Sequence[str] = ("metrics", "input_gradients", "parameter_gradients")
     experiment: str = "synthetic"
     results_version: int = 1
+    untold: str = ""
 
     @property
     def name(self) -> str:
@@ -64,7 +66,7 @@ class SyntheticRun:
     @property
     def identity(self) -> str:
         """Ten hexadecimal digits."""
-        key = f"{self.model}{self.task}{self.seq_len}{self.hidden_size}{self.clip_norm}{self.num_steps}"
+        key = f"{self.model}{self.task}{self.seq_len}{self.hidden_size}{self.clip_norm}{self.num_steps}{self.untold}"
         return hashlib.sha256(key.encode()).hexdigest()[:10]
 
     def write(self, root: Path) -> Path:

@@ -109,7 +109,7 @@ def test_markdown_leaves_out_a_target_that_there_is_not() -> None:
 def test_all_training_step_variants_compute_the_same_loss() -> None:
     steps = unroll.training_steps(num_steps=9, batch_size=4, hidden_size=5)
     losses = {name: float([step() for _ in range(3)][-1]) for name, step in steps.items()}
-    assert set(losses) == {"bare", "no cuts", "32 cuts", "LSTMCell loop"}
+    assert set(losses) == {"bare", "bare again", "no cuts", "32 cuts", "LSTMCell loop"}
     np.testing.assert_allclose(list(losses.values()), losses["bare"], rtol=1e-5, atol=0)
 
 

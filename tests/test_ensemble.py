@@ -10,7 +10,7 @@ import torch
 
 from gradhorizon.cells.initialization import uniform
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.ensemble import Ensemble, Member, Outcome, forked_rng
+from gradhorizon.ensemble import Ensemble, Member, Outcome, forked_rng, seed_generators
 from gradhorizon.network import Network
 from gradhorizon.streams import training_batch, validation_batches
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
@@ -41,6 +41,13 @@ def test_building_a_member_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
     Member(0, build)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_seeding_the_generators_draws_what_manual_seed_draws() -> None:
+    torch.manual_seed(77)
+    expected = torch.rand(5)
+    seed_generators(77)
+    assert torch.equal(torch.rand(5), expected)
 
 
 def test_forked_rng_is_restored_after_an_exception() -> None:

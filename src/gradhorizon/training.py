@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from gradhorizon.ensemble import Ensemble, Member, Outcome
+from gradhorizon.ensemble import Ensemble, Member, Outcome, seed_generators
 from gradhorizon.measurements.measurement import StepReading
 from gradhorizon.streams import noise_seed, training_batch
 from gradhorizon.tasks.task import Batch, Task
@@ -129,7 +129,7 @@ class EnsembleModule(pl.LightningModule):
         with_metrics = step % self.log_every_steps == 0
         for member, optimizer, own in zip(self.ensemble, self.member_optimizers(), batch, strict=True):
             if own is not None and member.is_training:
-                torch.manual_seed(noise_seed(self.data_seed, member.seed, step))
+                seed_generators(noise_seed(self.data_seed, member.seed, step))
                 self._step(member, optimizer, own, step, wants_reading, with_metrics)
 
     def member_optimizers(self) -> list[LightningOptimizer]:

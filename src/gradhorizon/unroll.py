@@ -11,14 +11,16 @@ Notation: x_1 … x_N are inputs, s_0 … s_N states, s_t after input t; a cut a
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from gradhorizon.cells.cell import Recurrent, State
 
@@ -146,7 +148,72 @@ def _run_segment(
 def _run_segment_recomputed(
     cell: Recurrent, x: Tensor, state: State, first_step: int, read: list[int] | None
 ) -> tuple[Tensor | None, State]:
-    return checkpoint(_run_segment, cell, x, state, first_step, read, use_reentrant=False)
+    if not torch.is_grad_enabled():
+        return _run_segment(cell, x, state, first_step, read)
+    outputs, *parts = _Recomputed.apply(cell, first_step, read, x, *state, *cell.parameters())
+    return outputs, tuple(parts)
+
+
+class _Recomputed(torch.autograd.Function):
+    """A segment of which the graph keeps one node and what it consumed.
+
+    ``torch.utils.checkpoint`` drops the tensors inside but keeps a node per operation and a holder per tensor: for a
+    cell that loops over its steps that is 17 KiB a step, whatever its size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, cell: Recurrent, first_step: int, read: list[int] | None, x: Tensor, *rest: Tensor) -> Any:
+        state = rest[: len(cell.state_shapes)]
+        ctx.arguments, ctx.surroundings = (cell, first_step, read), _Surroundings(x.device)
+        ctx.save_for_backward(x, *state)
+        ctx.set_materialize_grads(False)
+        outputs, state = _run_segment(cell, x, state, first_step, read)
+        return (outputs, *state)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        cell, first_step, read = ctx.arguments
+        needs_grad = ctx.needs_input_grad[3:]
+        x, *state = (
+            tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(ctx.saved_tensors, needs_grad, strict=False)
+        )
+        with torch.enable_grad(), ctx.surroundings.restored():
+            outputs, reached = _run_segment(cell, x, tuple(state), first_step, read)
+        felt = [
+            (own, arrived) for own, arrived in zip((outputs, *reached), upstream, strict=True) if arrived is not None
+        ]
+        ends, arrived = [own for own, _ in felt if own is not None], [arrived for _, arrived in felt]
+        wanted = [own for own, needed in zip((x, *state, *cell.parameters()), needs_grad, strict=True) if needed]
+        found = iter(torch.autograd.grad(ends, wanted, arrived, allow_unused=True))
+        return None, None, None, *(next(found) if needed else None for needed in needs_grad)
+
+
+class _Surroundings:
+    """Random state, autocast and cuDNN's switch of a forward pass, to be found again by its recomputation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.devices = [device] if device.type == "cuda" else []
+        self.cpu_state = torch.get_rng_state()
+        self.cuda_states = [torch.cuda.get_rng_state(own) for own in self.devices]
+        self.is_autocast = torch.is_autocast_enabled(device.type)
+        self.autocast_dtype = torch.get_autocast_dtype(device.type)
+        self.device_type = device.type
+        self.has_cudnn = torch.backends.cudnn.enabled
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        autocast = torch.autocast(self.device_type, self.autocast_dtype, self.is_autocast)
+        with torch.random.fork_rng(self.devices), autocast, _cudnn(self.has_cudnn):
+            torch.set_rng_state(self.cpu_state)
+            for own, state in zip(self.devices, self.cuda_states, strict=True):
+                torch.cuda.set_rng_state(state, own)
+            yield
+
+
+def _cudnn(is_enabled: bool) -> AbstractContextManager[None]:
+    return nullcontext() if is_enabled else torch.backends.cudnn.flags(enabled=False)
 
 
 def _select(outputs: Tensor, read: list[int] | None) -> Tensor | None:

@@ -174,7 +174,9 @@ def test_verdict_follows_from_the_interval(rates: list[float], expected: str) ->
     assert verdict(np.array(rates), span=100) == expected
 
 
-@pytest.mark.parametrize(("rate", "kind"), [(-0.0231, "vanishing"), (-0.0230, "stable"), (0.0230, "stable"), (0.0231, "exploding")])
+@pytest.mark.parametrize(
+    ("rate", "kind"), [(-0.0231, "vanishing"), (-0.0230, "stable"), (0.0230, "stable"), (0.0231, "exploding")]
+)
 def test_stable_means_less_than_a_factor_of_ten_over_the_span(rate: float, kind: str) -> None:
     assert classify(rate, span=100) == kind
 

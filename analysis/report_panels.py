@@ -1,0 +1,107 @@
+"""What all charts of the report share: their look, their filter by model, their zoom, their size.
+
+Every chart has the parameter ``shown``, the labels that are drawn; the page sets it in all charts at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from analysis.appearance import INK, QUIET
+
+GRID = "#eceff3"
+MAX_POINTS = 64
+"""Points per curve: what a panel of a few hundred pixels can show."""
+_SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "<": "triangle-left",
+           ">": "triangle-right", "D": "diamond", "d": "diamond", "P": "cross", "+": "cross"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart of the page.
+
+    Attributes:
+        heading: the block it belongs to, such as the task.
+        title: plain text above it.
+        spec: Vega-Lite specification.
+    """
+
+    heading: str
+    title: str
+    spec: dict[str, Any]
+
+
+def decades(low: float, high: float) -> alt.Axis:
+    """Axis with at most seven powers of ten between `low` and `high`."""
+    powers = range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)
+    every = max(len(powers) // 6, 1)
+    return alt.Axis(values=[float(f"1e{power}") for power in powers if power % every == 0], format=".0e")
+
+
+def finished(layers: list[alt.Chart], rows: pd.DataFrame, x: str) -> dict[str, Any]:
+    """Specification of layers drawn over each other, with the parameter ``shown`` and zooming.
+
+    Args:
+        layers: bottom first; empty ones are left out.
+        rows: the panel's rows, which name the series.
+        x: name of the horizontal quantity.
+    """
+    shown = alt.param(name="shown", value=sorted(rows["series"].unique().tolist()))
+    is_shown = "!isValid(datum.series) || indexof(shown, datum.series) >= 0"
+    zoom = alt.selection_interval(bind="scales", name=f"zoom_{x}")
+    kept = [layer.transform_filter(is_shown) for layer in layers if len(layer.data)]
+    kept[-1] = kept[-1].add_params(zoom)
+    chart = alt.layer(*kept).add_params(shown).properties(width="container", height=230)
+    axis = {"gridColor": GRID, "domainColor": QUIET, "tickColor": QUIET, "labelColor": INK, "titleColor": INK,
+            "labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"}  # fmt: skip
+    configured = (
+        chart.configure(font="system-ui, sans-serif", background="white")
+        .configure_axis(**axis)
+        .configure_view(stroke=None)
+    )
+    spec: dict[str, Any] = configured.to_dict(validate=False)
+    return spec
+
+
+def color(rows: pd.DataFrame) -> alt.Color:
+    """Colour per series, as the records carry it; no legend, since the page has one for all."""
+    look = rows.drop_duplicates("series").sort_values("series")
+    scale = alt.Scale(domain=look["series"].tolist(), range=look["color"].tolist())
+    return alt.Color("series:N", scale=scale, legend=None)
+
+
+def shape(rows: pd.DataFrame) -> alt.Shape:
+    """Marker per series, the nearest that Vega has."""
+    look = rows.drop_duplicates("series").sort_values("series")
+    shapes = [_SHAPES.get(marker, "circle") for marker in look["marker"]]
+    return alt.Shape("series:N", scale=alt.Scale(domain=look["series"].tolist(), range=shapes), legend=None)
+
+
+def number(name: str) -> alt.Tooltip:
+    """Tooltip of a number in three digits."""
+    return alt.Tooltip(f"{name}:Q", format=".3g")
+
+
+def counts(counts: pd.Series) -> str:
+    """``3``, or ``2 to 3`` where counts differ."""
+    return f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+
+
+def thinned(values: pd.Series, most: int = MAX_POINTS) -> np.ndarray:
+    """At most `most` of the distinct values, evenly spaced in rank, both ends included."""
+    distinct = np.unique(values)
+    chosen = np.linspace(0, len(distinct) - 1, min(len(distinct), most)).round().astype(int)
+    return distinct[chosen]
+
+
+def rounded(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Some columns, numbers to four digits: a page is read by eye, and digits are most of its size."""
+    table = rows[columns].copy()
+    for name in table.select_dtypes("float"):
+        table[name] = [float(f"{value:.4g}") for value in table[name]]
+    return table.astype(dict.fromkeys(table.select_dtypes(["string", "str"]), object))

@@ -1,0 +1,68 @@
+"""Growth rate and horizon per length against the rates the runs were written with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.cohort import Cohort, read_cohort
+from analysis.sequence_length_scaling import summarise
+from tests.synthetic_runs import SyntheticRun, exponential
+
+
+def _row(cohort: Cohort, stage: str, seq_len: int = 50, series: str = "lstm") -> Any:
+    table = summarise(cohort)
+    found = table[(table["stage"] == stage) & (table["seq_len"] == seq_len) & (table["series"] == series)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+@pytest.mark.parametrize("seq_len", [50, 100])
+def test_rate_is_the_median_of_seeds_between_their_range(cohort: Cohort, seq_len: int) -> None:
+    row = _row(cohort, "at init", seq_len)
+    assert (row["rate_low"], row["rate"], row["rate_high"]) == pytest.approx((-0.6, -0.5, -0.4), rel=1e-9)
+    assert not row["has_interval"]
+
+
+def test_horizon_is_that_of_the_median_profile_between_the_seeds(cohort: Cohort) -> None:
+    row = _row(cohort, "at init")
+    assert [row[name] for name in ("horizon_low", "horizon", "horizon_high")] == [12, 14, 18]
+
+
+@pytest.mark.parametrize(("seq_len", "last_lag"), [(50, 69), (100, 119)])
+def test_horizon_beyond_the_sequence_is_censored_at_the_longest_lag(
+    cohort: Cohort, seq_len: int, last_lag: int
+) -> None:
+    row = _row(cohort, "after training", seq_len)
+    assert (row["horizon"], row["horizon_is_censored"], row["span"]) == (last_lag, True, last_lag)
+
+
+def test_three_seeds_have_a_tendency_and_no_verdict(cohort: Cohort) -> None:
+    row = _row(cohort, "at init")
+    assert (row["tendency"], row["verdict"]) == ("3/3 vanishing", "not estimable (3 seeds)")
+
+
+def test_five_seeds_have_an_interval_and_a_verdict(tmp_path: Path) -> None:
+    rates = [-0.50, -0.52, -0.48, -0.51, -0.49]
+    SyntheticRun(init=[exponential(rate) for rate in rates], outcomes=(None,) * 5).write(tmp_path)
+    row = _row(read_cohort([tmp_path]), "at init")
+    assert row["has_interval"]
+    assert row["verdict"] == "vanishing"
+    assert -0.52 <= row["rate_low"] <= -0.5 <= row["rate_high"] <= -0.48
+
+
+def test_seeds_split_between_two_folders_are_one_point(tmp_path: Path) -> None:
+    SyntheticRun(experiment="a", init=exponential(-0.4), outcomes=(None,)).write(tmp_path)
+    SyntheticRun(experiment="b", init=exponential(-0.6), outcomes=(None,), first_seed=1).write(tmp_path)
+    row = _row(read_cohort([tmp_path]), "at init")
+    assert row["num_seeds"] == 2
+    assert row["rate"] == pytest.approx(-0.5, rel=1e-9)
+
+
+def test_zero_lags_are_counted(tmp_path: Path) -> None:
+    SyntheticRun(init=lambda lags: np.where(lags < 5, 1.0, 0.0)).write(tmp_path)
+    row = _row(read_cohort([tmp_path]), "at init")
+    assert (row["num_zero_lags"], row["rate"]) == (65, -np.inf)

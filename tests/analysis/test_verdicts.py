@@ -1,0 +1,120 @@
+"""The table of a sweep, in numbers and as people read it, and the sentences made from it."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from analysis import figures, verdicts
+from analysis.cohort import Cohort, read_cohort, records
+from analysis.findings import findings
+from tests.analysis.conftest import HOSTILE
+from tests.synthetic_runs import SyntheticRun, exponential
+
+
+@pytest.fixture(scope="module")
+def table(cohort: Cohort) -> pd.DataFrame:
+    return verdicts.summarise(cohort)
+
+
+def _row(table: pd.DataFrame, series: str = "lstm") -> Any:
+    return table[(table["series"] == series) & (table["seq_len"] == 50)].iloc[0]
+
+
+def test_one_row_per_model_task_and_length(table: pd.DataFrame) -> None:
+    assert len(table) == 3
+    assert not table.duplicated(["series", "task", "seq_len"]).any()
+
+
+def test_two_of_three_seeds_solved_and_half_of_them_by_the_second(table: pd.DataFrame) -> None:
+    row = _row(table)
+    assert (row["num_solved"], row["num_finished"], row["steps_to_solve"]) == (2, 3, 600)
+    assert (row["solved_low"], row["solved_high"]) == pytest.approx((0.2077, 0.9385), abs=1e-4)
+
+
+def test_diverged_member_is_counted_and_never_solved(table: pd.DataFrame) -> None:
+    row = _row(table, HOSTILE)
+    assert (row["num_diverged"], row["num_solved"], row["num_finished"]) == (1, 1, 3)
+    assert math.isinf(row["steps_to_solve"])
+
+
+def test_unfinished_members_are_no_failures_to_solve(tmp_path: Path) -> None:
+    SyntheticRun(outcomes=(300, "running", "failed")).write(tmp_path)
+    row = _row(verdicts.summarise(read_cohort([tmp_path], is_partial=True)))
+    assert (row["num_solved"], row["num_finished"], row["num_unfinished"]) == (1, 1, 2)
+
+
+def test_spoken_table_says_what_is_censored(table: pd.DataFrame) -> None:
+    row = records(table[table["series"] == "lstm"])[0]
+    assert verdicts.spoken_horizon(row, "init") == "14"
+    assert verdicts.spoken_horizon(row, "trained") == "> 69"
+    assert verdicts.spoken_rate(row, "init") == "−0.500"
+    assert verdicts.spoken_steps({**row, "steps_to_solve": math.inf}) == "> 1000"
+
+
+def test_model_whose_seeds_all_diverged_has_a_row_without_an_end(tmp_path: Path) -> None:
+    SyntheticRun(outcomes=("diverged", "diverged")).write(tmp_path)
+    row = records(verdicts.summarise(read_cohort([tmp_path])))[0]
+    assert verdicts.spoken_rate(row, "trained") == "–"
+    assert verdicts.spoken_horizon(row, "trained") == "–"
+
+
+def test_markdown_has_as_many_cells_in_every_row_and_no_tags(table: pd.DataFrame) -> None:
+    lines = verdicts.markdown(table).splitlines()
+    assert {line.count("|") for line in lines} == {len(verdicts.HEADER) + 1}
+    assert "<script" not in "".join(lines)
+
+
+def test_csv_reads_back_as_the_table(table: pd.DataFrame, tmp_path: Path) -> None:
+    verdicts.save(table, tmp_path)
+    read = pd.read_csv(tmp_path / "verdicts.csv")
+    assert read["rate_init"].tolist() == pytest.approx(table["rate_init"].tolist(), rel=1e-12)
+
+
+def test_terminal_table_fits_a_hundred_columns_and_keeps_labels_literal(tmp_path: Path) -> None:
+    for model in ("[red]lstm[/red]", "a_rather_long_label_of_a_model"):
+        SyntheticRun(model=model, init=exponential(-0.5), num_parameters=12_345_678).write(tmp_path)
+    stream = io.StringIO()
+    verdicts.show(verdicts.summarise(read_cohort([tmp_path])), Console(file=stream, width=verdicts.TERMINAL_WIDTH))
+    assert "[red]lstm[/red]" in stream.getvalue()
+    assert "12,345,678" in stream.getvalue()
+    assert max(len(line) for line in stream.getvalue().splitlines()) <= verdicts.TERMINAL_WIDTH
+
+
+def test_findings_name_who_vanishes_and_who_reaches(table: pd.DataFrame) -> None:
+    init, trained, solved, diverged, certainty = findings(table)
+    assert f"reaches back over the whole sequence in every setting for {HOSTILE}" in init
+    assert "for lstm (after 14 steps)" in init
+    assert f"in every setting for {HOSTILE} and lstm" in trained
+    assert "lstm (4 of 6 members)" in solved
+    assert diverged.startswith("1 member diverged")
+    assert certainty.startswith("Seeds per setting: 2 to 3.")
+
+
+def test_findings_of_enough_seeds_have_no_caveat(tmp_path: Path) -> None:
+    SyntheticRun(init=exponential(-0.5), outcomes=(200,) * 5).write(tmp_path)
+    sentences = findings(verdicts.summarise(read_cohort([tmp_path])))
+    assert len(sentences) == 3
+    assert sentences[2] == "Within the budget, lstm solved every setting with every seed."
+
+
+def test_findings_of_a_model_that_never_solves_say_so(tmp_path: Path) -> None:
+    SyntheticRun(outcomes=(None,) * 5).write(tmp_path)
+    assert "lstm solved nothing" in findings(verdicts.summarise(read_cohort([tmp_path])))[2]
+
+
+@pytest.mark.slow
+def test_everything_at_once_ends_with_the_files_to_open(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures.main([str(sweep), "--out", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(tmp_path / "report.html")
+    assert "What was found" in lines
+    assert all((tmp_path / name).is_file() for name in ("verdicts.csv", "verdicts.md", "report.html"))
