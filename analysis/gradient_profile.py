@@ -6,6 +6,7 @@ moment; logarithmic, so that exponential decay is a straight line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from analysis import appearance, command_line
 from analysis.cohort import CELL, MEMBER, Cohort
@@ -24,6 +25,7 @@ from analysis.stages import STAGES, staged
 from analysis.theory_lines import theory_profiles
 
 TABLES = ("input_gradients",)
+MOST_TICKS = 7
 SMALLEST_DRAWABLE = 1e-320
 LOWEST_DRAWN = 1e-12
 """Norms below leave the panel: an axis down to 1e-300 would hide what happens around the horizon."""
@@ -115,24 +117,27 @@ def limit(table: pd.DataFrame, ax: Axes) -> None:
     values = values[np.isfinite(values) & (values > 0)]
     low = max(min(values.min(initial=1.0) / 2, HORIZON_LEVEL / 10), LOWEST_DRAWN)
     high = min(max(values.max(initial=1.0) * 3, 3.0), 1 / LOWEST_DRAWN)
+    lowest = low
     if (table["median"] == 0).any():
-        share = 0.12
-        bottom = 10 ** (np.log10(low) - share / (1 - share) * (np.log10(high) - np.log10(low)))
-        ax.axhspan(bottom, low, color="#f3f4f6", zorder=3, linewidth=0)
-        ax.text(
-            0.995,
-            0.015,
-            "exactly 0",
-            transform=ax.transAxes,
-            fontsize=5.5,
-            color=appearance.QUIET,
-            ha="right",
-            zorder=5,
-        )
-        low = bottom
+        low = lowest * (lowest / high) ** 0.14
+        ax.axhspan(low, lowest, color="#f3f4f6", zorder=3, linewidth=0)
+        ax.text(0.008, 0.015, "exactly 0", transform=ax.transAxes, fontsize=5.5, color=appearance.QUIET, zorder=5)
     ax.set_ylim(low, high)
-    ax.yaxis.set_major_locator(LogLocator(numticks=7))
+    ax.yaxis.set_major_locator(FixedLocator(powers_of_ten(lowest, high)))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.minorticks_off()
+
+
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """At most seven powers of ten between `low` and `high`, evenly spaced, 1 among them where it is inside.
+
+    Example:
+        >>> powers_of_ten(1e-12, 10.0)
+        [1e-12, 1e-10, 1e-08, 1e-06, 0.0001, 0.01, 1.0]
+    """
+    powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
+    every = math.ceil(len(powers) / MOST_TICKS)
+    return [float(f"1e{power}") for power in powers if power % every == 0]
 
 
 def draw(table: pd.DataFrame, footnote: str) -> Figure:

@@ -26,6 +26,7 @@ _LOG_SMALLEST = math.log(5e-324)
 _UNDERFLOW_SLACK_NATS = 70.0
 _RESAMPLES = 1999
 _FEWEST_POINTS = 2
+_CUT_OFF_SHARE = 0.1
 
 Lags = Int[np.ndarray, " L"]
 Norms = Float[np.ndarray, " L"]
@@ -52,7 +53,8 @@ def growth_rate(lags: Lags, relative_norms: Norms) -> float:
 
     Fitted over the finite positive values at lags ≥ 1: lag 0 is 1 by definition and carries the direct path.
     Zeros and non-finite values cannot enter a logarithm, so they decide only where the fit would mislead:
-    a profile that ends in exact zeros which the fit does not explain as underflow is cut off and has rate −∞;
+    a profile whose last tenth or more is exactly zero, which the fit does not explain as underflow, is cut off and has
+    rate −∞ (fewer zeros at the end may be the first inputs of a ReLU network, whose units they leave switched off);
     one with fewer than two usable values is −∞ if the others are zeros, +∞ if they are infinite.
     Least squares and not a median of slopes, because the verdict asks for the change over the whole span: a profile
     that drops a thousandfold at once and stays there has not been stable.
@@ -69,7 +71,7 @@ def growth_rate(lags: Lags, relative_norms: Norms) -> float:
         >>> round(growth_rate(lags, np.exp(-0.25 * lags)), 12)
         -0.25
     """
-    lags, norms = lags[lags >= 1], relative_norms[lags >= 1]
+    lags, norms = lags[lags >= 0], relative_norms[lags >= 0]
     usable = np.isfinite(norms) & (norms > 0)
     if usable.sum() < _FEWEST_POINTS:
         return _rate_of_extremes(norms)
@@ -85,9 +87,9 @@ def _rate_of_extremes(norms: Norms) -> float:
 
 
 def _is_cut_off(lags: Lags, norms: Norms, slope: float, intercept: float) -> bool:
-    if norms[-1] != 0:
-        return False
     first_of_the_end = int(np.flatnonzero(norms != 0)[-1]) + 1
+    if len(norms) - first_of_the_end < _CUT_OFF_SHARE * len(norms):
+        return False
     expected = intercept + slope * float(lags[first_of_the_end])
     return expected > _LOG_SMALLEST + _UNDERFLOW_SLACK_NATS + abs(slope)
 

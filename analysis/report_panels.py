@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.appearance import INK, QUIET
+from analysis.gradient_profile import powers_of_ten
 
 GRID = "#eceff3"
 MAX_POINTS = 64
@@ -38,9 +39,7 @@ class Panel:
 
 def decades(low: float, high: float) -> alt.Axis:
     """Axis with at most seven powers of ten between `low` and `high`."""
-    powers = range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)
-    every = max(len(powers) // 6, 1)
-    return alt.Axis(values=[float(f"1e{power}") for power in powers if power % every == 0], format=".0e")
+    return alt.Axis(values=powers_of_ten(low, high), format=".0e")
 
 
 def finished(layers: list[alt.Chart], rows: pd.DataFrame, x: str) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def spoken_rate(row: dict[str, Any], stage: str) -> str:
         return "–"
     if math.isinf(rate):
         return "−∞" if rate < 0 else "+∞"
-    return f"{rate:+.3f}".replace("-", "−")
+    return f"{rate:+z.3f}".replace("-", "−")
 
 
 def spoken_horizon(row: dict[str, Any], stage: str) -> str:

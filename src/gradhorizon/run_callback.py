@@ -113,8 +113,9 @@ class RunCallback(pl.Callback):
             self._accuracy = sum(metrics["accuracy"] for metrics in values.values()) / len(values)
 
     def _end_members(self, trainer: pl.Trainer, step: int) -> None:
-        optimizers = self.module.member_optimizers()
-        for member, optimizer in zip(self.module.ensemble, optimizers, strict=True):
+        if step < self.num_steps and all(member.is_training for member in self._open_members()):
+            return
+        for member, optimizer in zip(self.module.ensemble, self.module.member_optimizers(), strict=True):
             files = self.files[member.seed]
             if files.is_closed:
                 continue
@@ -126,6 +127,9 @@ class RunCallback(pl.Callback):
             if member.outcome is not None:
                 files.close(member, optimizer.optimizer.state_dict(), step)
         trainer.should_stop = all(not member.is_training for member in self.module.ensemble)
+
+    def _open_members(self) -> list[Member]:
+        return [member for member in self.module.ensemble if not self.files[member.seed].is_closed]
 
     def _last_look(self, member: Member, step: int, phase: str) -> None:
         self.recorder.probe(member, step, phase)

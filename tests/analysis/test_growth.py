@@ -56,6 +56,12 @@ def test_profile_cut_off_by_exact_zeros_has_rate_minus_infinity() -> None:
     assert growth_rate(LAGS, np.where(LAGS < 5, 0.9 + 0.02 * LAGS, 0.0)) == -math.inf
 
 
+@pytest.mark.parametrize(("num_zeros", "expected"), [(9, -0.01), (10, -math.inf)])
+def test_only_a_tenth_of_exact_zeros_cuts_a_profile_off(num_zeros: int, expected: float) -> None:
+    profile = np.where(100 - num_zeros >= LAGS, np.exp(-0.01 * LAGS), 0.0)
+    assert growth_rate(LAGS, profile) == pytest.approx(expected, rel=1e-9)
+
+
 def test_scattered_zeros_leave_the_rate_alone() -> None:
     profile = np.exp(-0.1 * LAGS)
     profile[[3, 50]] = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 
 import numpy as np
 
@@ -40,8 +41,13 @@ class Schedule(ABC):
     def is_due(self, step: int, phase: str, num_steps: int) -> bool:
         """Whether it fires at `step` for the reason `phase` (init, train, solved, last, diverged)."""
         if phase == "train":
-            return step in self.inner_steps(num_steps)
+            return step in _inner_steps(self, num_steps)
         return {"init": self.at_init, "solved": self.at_solved}.get(phase, self.at_last)
+
+
+@cache
+def _inner_steps(schedule: Schedule, num_steps: int) -> frozenset[int]:
+    return schedule.inner_steps(num_steps)
 
 
 class LogSpaced(Schedule):
