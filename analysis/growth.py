@@ -71,7 +71,7 @@ def growth_rate(lags: Lags, relative_norms: Norms) -> float:
         >>> round(growth_rate(lags, np.exp(-0.25 * lags)), 12)
         -0.25
     """
-    lags, norms = lags[lags >= 0], relative_norms[lags >= 0]
+    lags, norms = lags[lags >= 1], relative_norms[lags >= 1]
     usable = np.isfinite(norms) & (norms > 0)
     if usable.sum() < _FEWEST_POINTS:
         return _rate_of_extremes(norms)

@@ -35,7 +35,7 @@ _SECTIONS = (
     ),
     (
         "Reach against sequence length",
-        "Dashed: horizon = N; an arrow marks a horizon beyond the sequence. Shaded: stable. Rates of −∞ stand in the table alone.",
+        "Dashed: horizon = N; arrow: beyond the sequence. Shaded: stable. Rates of −∞ are in the table alone.",
         scaling_panels,
     ),
     (

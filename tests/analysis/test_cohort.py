@@ -86,6 +86,14 @@ def test_the_end_is_the_last_look_of_members_that_did_not_diverge(cohort: Cohort
     assert end.groupby("seed")["step"].unique().map(list).to_dict() == {0: [1000], 2: [200]}
 
 
+def test_a_member_that_solved_and_then_diverged_has_no_end(cohort: Cohort) -> None:
+    rows = cohort.table("input_gradients")
+    diverged = rows[rows["phase"] == "diverged"]
+    again = staged(cohort, pd.concat([rows, diverged.assign(phase="solved", step=100)]))
+    assert len(diverged) > 0
+    assert len(again) == len(staged(cohort, rows))
+
+
 def test_a_member_with_both_last_phases_at_one_step_counts_once(cohort: Cohort) -> None:
     rows = cohort.table("input_gradients")
     solved = rows[rows["phase"] == "last"].assign(phase="solved")

@@ -44,6 +44,12 @@ def test_diverged_member_is_counted_and_never_solved(table: pd.DataFrame) -> Non
     assert math.isinf(row["steps_to_solve"])
 
 
+def test_diverged_members_are_censored_at_the_budget(tmp_path: Path) -> None:
+    # Censored where they broke off, at 300, they would leave one of two at risk to solve at 400.
+    SyntheticRun(outcomes=(400, "diverged", "diverged", None)).write(tmp_path)
+    assert math.isinf(_row(verdicts.summarise(read_cohort([tmp_path])))["steps_to_solve"])
+
+
 def test_unfinished_members_are_no_failures_to_solve(tmp_path: Path) -> None:
     SyntheticRun(outcomes=(300, "running", "failed")).write(tmp_path)
     row = _row(verdicts.summarise(read_cohort([tmp_path], is_partial=True)))

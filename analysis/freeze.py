@@ -1,0 +1,73 @@
+"""Records of a study, without checkpoints and logs, in a folder that is committed and redrawn from.
+
+Usage: ``python -m analysis.freeze RUNS --out experiments/<study>/records --tables input_gradients metrics``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradhorizon.records import RecordsError, read_runs
+
+RUN_FILES = ("run.json", "config.yaml")
+
+
+def freeze(folders: Sequence[Path], tables: Sequence[str], out: Path) -> list[Path]:
+    """Copy run and member files and the named tables of finished members; returns the run folders written.
+
+    Args:
+        folders: run folders, experiment folders or runs roots.
+        tables: names of the tables to keep.
+        out: folder to write to, which must not exist: nothing frozen is overwritten.
+
+    Raises:
+        RecordsError: `out` exists, a member is unfinished, or one has no such table.
+    """
+    if out.exists():
+        raise RecordsError(f"{out} exists, and frozen records are not overwritten; name another folder or move it away")
+    members = [Path(folder) for folder in read_runs(folders).members["folder"]]
+    absent = [str(path) for member in members for path in _wanted(member, tables) if not path.is_file()]
+    if absent:
+        raise RecordsError(f"only finished members with all tables can be frozen, missing: {', '.join(absent[:4])}")
+    for member in members:
+        target = out / member.parent.name / member.name
+        (target / "records").mkdir(parents=True)
+        for name in RUN_FILES:
+            shutil.copyfile(member.parent / name, target.parent / name)
+        for path in _wanted(member, tables):
+            shutil.copyfile(path, target / path.relative_to(member))
+    _strip_paths(out)
+    return sorted({out / member.parent.name for member in members})
+
+
+def _wanted(member: Path, tables: Sequence[str]) -> list[Path]:
+    return [member / "member.json", *(member / "records" / f"{name}.parquet" for name in tables)]
+
+
+def _strip_paths(out: Path) -> None:
+    # Where the runs lay on the machine that trained them is nobody's business, and no part of a result.
+    for path in out.rglob("config.yaml"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        path.write_text("\n".join(line for line in lines if not line.startswith("runs_dir:")) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Freeze the runs named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, experiment folders or runs roots")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to; must not exist")
+    parser.add_argument("--tables", nargs="+", default=["input_gradients", "metrics"], help="tables to keep")
+    options = parser.parse_args(arguments)
+    try:
+        written = freeze(options.runs, options.tables, options.out)
+    except RecordsError as error:
+        sys.exit(f"Error: {error}")
+    print(f"{len(written)} runs frozen in {options.out}")
+
+
+if __name__ == "__main__":
+    main()
