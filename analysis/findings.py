@@ -66,17 +66,19 @@ def _solved(rows: list[Row]) -> str:
     finished = [row for row in rows if row["num_finished"]]
     if not finished:
         return "No member has finished training yet."
-    groups = _by_model(finished, lambda row: row["num_solved"] == row["num_finished"])
-    never = [model for model in groups["none"] + groups["some"] if not _count(finished, "num_solved", model)]
-    parts = [f"{_listed(groups['all'])} solved every setting with every seed"] if groups["all"] else []
-    partly = [model for model in sorted(groups["some"] + groups["none"]) if model not in never]
+    tasks = sorted({row["task"] for row in finished})
+    return f"Solved within the budget: {'; '.join(_solvers(finished, task) for task in tasks)}."
+
+
+def _solvers(rows: list[Row], task: str) -> str:
+    own = [row for row in rows if row["task"] == task]
+    models = sorted({row["series"] for row in own}, key=lambda model: (-_count(own, "num_solved", model), model))
     counts = [
-        f"{model} ({_count(finished, 'num_solved', model)} of {_count(finished, 'num_finished', model)} members)"
-        for model in partly
+        f"{model} ({_count(own, 'num_solved', model)} of {_count(own, 'num_finished', model)} members)"
+        for model in models
+        if _count(own, "num_solved", model)
     ]
-    parts += [f"{_listed(counts)} solved in part"] if counts else []
-    parts += [f"{_listed(sorted(never))} solved nothing"] if never else []
-    return f"Within the budget, {'; '.join(parts)}."
+    return f"{task} by {_listed(counts) if counts else 'nobody'}"
 
 
 def _count(rows: list[Row], name: str, model: str) -> int:

@@ -13,13 +13,6 @@ from gradhorizon.records import read_json
 FACTS = ("commit", "device", "precision", "num_threads", "cell_source")
 
 
-def solved_criteria(cohort: Cohort) -> dict[str, str]:
-    """Task -> its solved criterion in words, of the tasks whose runs state one."""
-    first = cohort.members.drop_duplicates("task")
-    found = {str(row.task): _run_json(row).get("solved_criterion") for row in first.itertuples()}
-    return {task: str(criterion) for task, criterion in found.items() if criterion}
-
-
 def solved_levels(cohort: Cohort) -> pd.DataFrame:
     """Levels that validation metrics must reach, where a run states them: task, seq_len, quantity, solved_level."""
     first = cohort.members.drop_duplicates(["task", "seq_len"])

@@ -20,7 +20,7 @@ from analysis import appearance, command_line
 from analysis.cohort import CELL, MEMBER, Cohort, member_names, records
 from analysis.gradient_profile import left_out
 from analysis.growth import MIN_SEEDS
-from analysis.provenance import solved_criteria, solved_levels
+from analysis.provenance import solved_levels
 
 TABLES = ("metrics", "parameter_gradients")
 PANELS = {
@@ -94,8 +94,7 @@ def _with_references(table: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
     table = table.merge(chance, on=[*CELL, "quantity"], how="left")
     table = table.merge(members[[*CELL, "clip_norm"]], on=CELL, how="left")
     solved = solved_levels(cohort)
-    table = table.merge(solved, on=["task", "seq_len", "quantity"], how="left")
-    return table.assign(solved_criterion=table["task"].map(solved_criteria(cohort)))
+    return table.merge(solved, on=["task", "seq_len", "quantity"], how="left")
 
 
 def solving_steps(cohort: Cohort) -> pd.DataFrame:
@@ -192,11 +191,9 @@ def _legend(table: pd.DataFrame) -> str:
     counts = table.groupby(["series", "quantity"])["num_seeds"].max()
     seeds = f"n = {counts.min()}" if counts.min() == counts.max() else f"n = {counts.min()} to {counts.max()}"
     band = "range" if counts.max() < MIN_SEEDS else "quartiles (range below 5 seeds)"
-    criterion = table["solved_criterion"].dropna()
-    solved = f" Solved: {criterion.iloc[0].rstrip('.')}." if len(criterion) else ""
     return (
         f"Line: median over seeds ({seeds}); band: {band} of the seeds. A solved member is frozen and keeps its last "
-        f"validation values; gradient norms are of the members still training.{solved} Chance: the best predictor that "
+        f"validation values; gradient norms are of the members still training. Chance: the best predictor that "
         "knows the clock and is blind to the symbols."
     )
 

@@ -161,10 +161,10 @@ def _terminal_table(title: str, rows: pd.DataFrame) -> Table:
     shown = Table(
         title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0)
     )
-    shown.add_column("model", overflow="fold", max_width=24)
-    for name in ("params", "λ init", "λ after", "reach", "after", "solved", "steps"):
+    shown.add_column("\nmodel", overflow="fold", max_width=24)
+    for name in ("\nparams", "λ\ninit", "λ\nafter", "horizon\ninit", "horizon\nafter", "\nsolved", "solved\nat step"):
         shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("verdict: init → after", overflow="fold")
+    shown.add_column("\nverdict: init → after", overflow="fold")
     for row in records(rows):
         said = _spoken_row(row)
         verdict = f"{short_verdict(row, 'init')} → {short_verdict(row, 'trained')}"

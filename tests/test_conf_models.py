@@ -20,7 +20,7 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
 import gradhorizon.cells
 from gradhorizon.cells.cell import Layer
-from gradhorizon.config import CONF_DIR, register_schema
+from gradhorizon.config import CONF_DIR
 from tests.models import MODELS, build_network, compose_model
 
 CELL_MODULES = sorted(
@@ -97,7 +97,6 @@ def test_colours_differ_visibly_from_each_other_and_from_paper(vision: str) -> N
 
 @functools.cache
 def _compose_root(*overrides: str) -> DictConfig:
-    register_schema()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return compose("train", list(overrides))
 

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gradhorizon.config import CONF_DIR, register_schema, validate
+from gradhorizon.config import CONF_DIR, validate
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
@@ -96,7 +96,6 @@ def test_make_target_exists(command: str) -> None:
 
 @pytest.mark.parametrize("command", TRAINING)
 def test_training_command_composes_at_every_point(command: str) -> None:
-    register_schema()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         for point in _points(command):
             validate(compose("train", overrides=point))

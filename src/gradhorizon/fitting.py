@@ -86,7 +86,7 @@ def fit(
             parts.mirror.open(_run_info(cfg, run, parts.task, folder, identity, seeds))
         except ValueError as error:
             raise ConfigError(f"logger: {error}") from error
-        sheet = RunSheet(cfg, run, parts.task, parts.num_parameters, folder, identity, facts)
+        sheet = RunSheet(cfg, run, parts.task, parts.num_parameters, folder, identity, facts, seeds)
         sheet.write("running")
         status = "failed"
         try:

@@ -223,12 +223,18 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     for path in files:
         run = read_json(path)
         chance += [{"run": run["run"], "metric": metric, "chance": value} for metric, value in run["chance"].items()]
-        members += [_member_row(run, folder) for folder in sorted(path.parent.glob("seed-*"), key=_seed_of)]
+        members += [_member_row(run, path.parent / f"seed-{seed}") for seed in _seeds(run, path.parent)]
     if not members:
         raise RecordsError(f"no member has started yet at or below {', '.join(map(str, folders))}")
     table = pd.DataFrame(members)
     _refuse_mixtures(table)
     return Runs(table, pd.DataFrame(chance))
+
+
+def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
+    # Seeds that a launch was asked for count as members even before they have a folder.
+    launched = {seed for launch in run.get("launches", []) for seed in launch.get("seeds", [])}
+    return sorted(launched | {_seed_of(member) for member in folder.glob("seed-*")})
 
 
 def _seed_of(folder: Path) -> int:

@@ -25,6 +25,7 @@ class RunSheet:
         folder: the run's folder.
         identity: the run's identity.
         facts: what is true of this launch.
+        seeds: members that this launch trains.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class RunSheet:
         folder: Path,
         identity: str,
         facts: dict[str, Any],
+        seeds: list[int],
     ) -> None:
         self.folder = folder
         self.started_at = time.time()
@@ -51,12 +53,14 @@ class RunSheet:
             "seq_len": task.seq_len,
             "input_len": task.input_len,
             "chance": dict(task.chance),
+            "solved_levels": dict(task.solved_levels),
             "num_parameters": num_parameters,
             "hidden_size": run.hidden_size,
             "num_steps": run.num_steps,
             "clip_norm": run.clip_norm,
         }
         self.facts = facts
+        self.seeds = seeds
         self.earlier = self._earlier_launches()
         if not (folder / "config.yaml").exists():
             OmegaConf.save(OmegaConf.masked_copy(cfg, list(vars(run))), folder / "config.yaml", resolve=True)
@@ -67,7 +71,12 @@ class RunSheet:
         for path in sorted(self.folder.glob("seed-*/member.json")):
             member = read_json(path)
             outcomes[str(member["seed"])] = {key: member[key] for key in ("status", "outcome", "outcome_step")}
-        this_launch = {**self.facts, "started_at_s": self.started_at, "wall_s": time.time() - self.started_at}
+        this_launch = {
+            "seeds": self.seeds,
+            **self.facts,
+            "started_at_s": self.started_at,
+            "wall_s": time.time() - self.started_at,
+        }
         write_json(
             {**self.content, "status": status, "outcomes": outcomes, "launches": [*self.earlier, this_launch]},
             self.folder / "run.json",

@@ -107,12 +107,13 @@ def test_findings_of_enough_seeds_have_no_caveat(tmp_path: Path) -> None:
     SyntheticRun(init=exponential(-0.5), outcomes=(200,) * 5).write(tmp_path)
     sentences = findings(verdicts.summarise(read_cohort([tmp_path])))
     assert len(sentences) == 3
-    assert sentences[2] == "Within the budget, lstm solved every setting with every seed."
+    assert sentences[2] == "Solved within the budget: copy_arjovsky2016 by lstm (5 of 5 members)."
 
 
 def test_findings_of_a_model_that_never_solves_say_so(tmp_path: Path) -> None:
     SyntheticRun(outcomes=(None,) * 5).write(tmp_path)
-    assert "lstm solved nothing" in findings(verdicts.summarise(read_cohort([tmp_path])))[2]
+    found = findings(verdicts.summarise(read_cohort([tmp_path])))
+    assert found[2] == "Solved within the budget: copy_arjovsky2016 by nobody."
 
 
 @pytest.mark.slow

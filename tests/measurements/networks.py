@@ -57,6 +57,10 @@ class SquaredError(Task):
     def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"loss": self.loss(predictions, targets).mean(dim=1)}
 
+    @property
+    def solved_levels(self) -> Mapping[str, float]:
+        return {}
+
     def is_solved(self, metrics: Mapping[str, float]) -> bool:
         return metrics["loss"] == 0
 

@@ -195,3 +195,14 @@ def test_too_short_a_sequence_is_refused_with_the_reason(name: str) -> None:
 def test_no_sequence_is_refused(name: str, seq_len: int) -> None:
     with pytest.raises(ValueError, match=f"must be at least {SHORTEST[name]} for {name}"):
         type(configured(name))(seq_len)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_solved_levels_are_where_the_criterion_turns(name: str) -> None:
+    task = configured(name)
+    levels = task.solved_levels
+    better = {metric: level * (0.99 if "loss" in metric else 1.0) + 1e-9 for metric, level in levels.items()}
+    assert task.is_solved(better)
+    for metric, level in levels.items():
+        worse = level * 1.01 if "loss" in metric else level - 0.01
+        assert not task.is_solved({**better, metric: worse})

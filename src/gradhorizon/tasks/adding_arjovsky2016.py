@@ -115,6 +115,11 @@ class AddingArjovsky2016(Task):
             "accuracy": is_right.to(predictions.dtype).flatten(),
         }
 
+    @property
+    def solved_levels(self) -> Mapping[str, float]:
+        """Metric -> the level that `is_solved` asks for."""
+        return {"loss": SOLVED_LOSS}
+
     def is_solved(self, metrics: Mapping[str, float]) -> bool:
         """Mean squared error below 0.01."""
         return metrics["loss"] < SOLVED_LOSS

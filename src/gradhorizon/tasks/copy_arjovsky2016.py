@@ -122,7 +122,12 @@ class CopyArjovsky2016(Task):
             "error_rate": (~is_right.all(dim=1)).to(predictions.dtype),
         }
 
+    @property
+    def solved_levels(self) -> Mapping[str, float]:
+        """Metric -> the level that `is_solved` asks for."""
+        return {"accuracy": SOLVED_ACCURACY, "loss": SOLVED_FRACTION_OF_CHANCE * self.chance["loss"]}
+
     def is_solved(self, metrics: Mapping[str, float]) -> bool:
         """Recall accuracy of at least 99 % and a loss below a tenth of chance."""
-        solved_loss = SOLVED_FRACTION_OF_CHANCE * self.chance["loss"]
-        return metrics["accuracy"] >= SOLVED_ACCURACY and metrics["loss"] < solved_loss
+        levels = self.solved_levels
+        return metrics["accuracy"] >= levels["accuracy"] and metrics["loss"] < levels["loss"]

@@ -124,6 +124,11 @@ class DigitsSequential(Task):
             "accuracy": is_right.to(predictions.dtype).squeeze(1),
         }
 
+    @property
+    def solved_levels(self) -> Mapping[str, float]:
+        """Metric -> the level that `is_solved` asks for."""
+        return {"accuracy": SOLVED_ACCURACY}
+
     def is_solved(self, metrics: Mapping[str, float]) -> bool:
         """Held-out accuracy of at least 95 %."""
         return metrics["accuracy"] >= SOLVED_ACCURACY

@@ -106,6 +106,11 @@ class Task(ABC):
     def metrics(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> dict[str, Float[Tensor, " B"]]:
         """Per-sample metrics, shape (B,) each, averaged over samples by the caller; has ``loss`` and ``accuracy``."""
 
+    @property
+    @abstractmethod
+    def solved_levels(self) -> Mapping[str, float]:
+        """Metric -> the level that `is_solved` asks for: at least it, or, for a loss, less; drawn in figures."""
+
     @abstractmethod
     def is_solved(self, metrics: Mapping[str, float]) -> bool:
         """Whether validation metrics (means over held-out samples) meet the protocol's criterion."""
