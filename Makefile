@@ -16,7 +16,7 @@ RUNS ?= runs/quickstart
 FIGURES ?= $(RUNS)-figures
 TRAIN := $(VENV)/bin/gradhorizon
 ANALYSE := $(RUN) -m analysis.figures
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 PYTHON_CHECK := import sys; sys.version_info >= (3, 11) or sys.exit(1)

@@ -13,6 +13,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device on which networks are tested, such as cuda")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    # Tensors here are tiny, and sums must not depend on how many cores a machine has.
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.config.getoption("--device"))

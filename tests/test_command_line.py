@@ -34,8 +34,8 @@ def launch(folder: Path, *arguments: str, python_path: Path | None = None) -> su
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    log = (folder / "output.txt").open("ab")
-    return subprocess.Popen(command(*arguments), cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    with (folder / "output.txt").open("ab") as log:
+        return subprocess.Popen(command(*arguments), cwd=folder, stdout=log, stderr=log, start_new_session=True)
 
 
 def wait_for(folder: Path, pattern: str, count: int) -> None:
@@ -61,6 +61,23 @@ def test_bad_input_gives_one_error_without_a_traceback(tmp_path: Path, arguments
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("runs/default/*"))
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]])
+def test_a_runs_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path, mode: list[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = launch(tmp_path, *mode, "runs_dir=file", *TINY)
+    assert result.returncode != 0
+    assert "`runs_dir` must be a folder that can be written" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_sweep_says_every_error_and_trains_the_other_points(tmp_path: Path) -> None:
+    result = launch(tmp_path, "-m", *TINY[:-1], "num_seeds=1", "num_steps=1", "optimizer.lr=-1,-2,0.1")
+    assert result.returncode != 0
+    assert "Invalid learning rate: -1" in result.stderr
+    assert "Invalid learning rate: -2" in result.stderr
+    assert read_runs([tmp_path / "runs"]).members["status"].tolist() == ["finished"]
 
 
 def test_verbose_shows_where_bad_input_was_found(tmp_path: Path) -> None:

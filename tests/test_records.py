@@ -74,7 +74,7 @@ def test_a_crash_while_parts_were_removed_loses_and_doubles_nothing(tmp_path: Pa
     survivor.parent.mkdir()
     survivor.write_bytes(parts[survivor])
     assert values(tmp_path) == [5.0, 10.0]
-    MemberRecords(tmp_path, LEAD, first_step=10).compact()
+    MemberRecords(tmp_path, LEAD, checkpoint_step=10).compact()
     assert values(tmp_path) == [5.0, 10.0]
 
 
@@ -84,12 +84,12 @@ def test_a_temporary_file_of_a_killed_writer_is_no_part(tmp_path: Path) -> None:
     assert values(tmp_path) == [5.0]
 
 
-@pytest.mark.parametrize(("first_step", "kept"), [(0, []), (5, [5.0]), (10, [5.0, 10.0])])
+@pytest.mark.parametrize(("checkpoint_step", "kept"), [(None, []), (0, []), (5, [5.0]), (10, [5.0, 10.0])])
 def test_parts_after_the_checkpoint_are_set_aside_and_kept_on_disk(
-    tmp_path: Path, first_step: int, kept: list[float]
+    tmp_path: Path, checkpoint_step: int | None, kept: list[float]
 ) -> None:
     written(tmp_path, 5, 10)
-    records = MemberRecords(tmp_path, LEAD, first_step)
+    records = MemberRecords(tmp_path, LEAD, checkpoint_step)
     table = read_member_table(tmp_path, "metrics")
     assert ([] if table is None else table["value"].tolist()) == kept
     assert len(records.set_aside) == 2 - len(kept)
@@ -145,3 +145,29 @@ def test_reading_records_imports_neither_torch_nor_hydra() -> None:
     code = "import sys, gradhorizon.records; print(sorted({'torch', 'hydra', 'pytorch_lightning'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_parts_of_a_checkpoint_at_step_0_are_kept(tmp_path: Path) -> None:
+    records = MemberRecords(tmp_path, LEAD)
+    records.append(METRICS, rows(1.0), 0, "init")
+    records.commit(0)
+    assert MemberRecords(tmp_path, LEAD, checkpoint_step=0).set_aside == []
+    assert values(tmp_path) == [1.0]
+
+
+def test_a_whole_table_without_a_checkpoint_is_set_aside_for_the_new_start(tmp_path: Path) -> None:
+    written(tmp_path, 5).compact()
+    records = MemberRecords(tmp_path, LEAD)
+    assert [path.name for path in records.set_aside] == ["metrics.parquet.aside"]
+    records.append(METRICS, rows(7.0), 1, "train")
+    records.commit(5)
+    records.compact()
+    assert values(tmp_path) == [7.0]
+
+
+def test_a_damaged_part_is_refused_before_training_goes_on(tmp_path: Path) -> None:
+    written(tmp_path, 5, 10)
+    path = tmp_path / "records" / "metrics" / "00000000-00000005.parquet"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(RecordsError, match="move the whole folder of its member"):
+        MemberRecords(tmp_path, LEAD, checkpoint_step=10)

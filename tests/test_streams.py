@@ -15,6 +15,7 @@ from gradhorizon.streams import (
 )
 from gradhorizon.tasks.adding_hochreiter1997 import AddingHochreiter1997
 from gradhorizon.tasks.copy_arjovsky2016 import CopyArjovsky2016
+from gradhorizon.tasks.digits_sequential import DigitsSequential
 
 
 def test_training_batch_is_the_same_whatever_was_drawn_before() -> None:
@@ -65,3 +66,11 @@ def test_torch_keeps_32_bits_of_a_seed_which_is_why_tasks_use_numpy() -> None:
     assert torch.equal(*draws)
     numpy_draws = [np.random.default_rng(seed).random() for seed in (5, 5 + 2**32)]
     assert numpy_draws[0] != numpy_draws[1]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(100, 100), (360, 360), (1000, 360)])
+def test_validation_on_a_finite_set_sees_each_sample_at_most_once(size: int, expected: int) -> None:
+    batches = list(validation_batches(DigitsSequential(), 0, size, batch_size=250))
+    images = torch.cat([batch.factors["image"] for batch in batches])
+    assert len(images) == len(images.unique()) == expected
+    assert max(len(batch.inputs) for batch in batches) <= 250

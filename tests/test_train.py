@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from gradhorizon.config import ConfigError
 from gradhorizon.ensemble import Ensemble, Member
+from gradhorizon.recording import MemberFiles
 from gradhorizon.records import RecordsError, read_json, read_runs
 from gradhorizon.runs import RunFailedError
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
@@ -254,6 +256,64 @@ def test_a_measurement_that_was_not_recorded_is_listed_as_absent_and_not_rerun(
     caplog.set_level(logging.INFO)
     run(tmp_path, "model=rnn_tanh")
     assert stamps(folder / "seed-0") == before
+
+
+def test_a_measurement_without_rows_is_not_called_absent(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copied(finished, tmp_path)
+    run(tmp_path)
+    assert "is finished without" not in caplog.text
+
+
+def test_a_finished_member_without_a_measurement_that_is_now_asked_for_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, "~measurement.state_gradients", "num_seeds=1")
+    run(tmp_path, "num_seeds=1")
+    assert "seed 0 is finished without state_gradients, which is not rerun" in caplog.text
+
+
+def test_a_member_that_another_process_trains_is_refused_and_left_alone(tmp_path: Path) -> None:
+    folder = run(tmp_path, "num_seeds=1")
+    lock = folder / "seed-1" / ".lock"
+    lock.parent.mkdir()
+    with FileLock(lock), pytest.raises(ConfigError, match=r"seed 1 .* must be trained by one process at a time"):
+        run(tmp_path, "num_seeds=2")
+    assert not (folder / "seed-1" / "records").exists()
+    run(tmp_path, "num_seeds=2")
+    assert set(read_runs([folder]).members["status"]) == {"finished"}
+
+
+def test_a_run_is_finished_when_all_members_that_ever_started_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = interrupted(tmp_path, monkeypatch, 13)
+    run(tmp_path, "seed=2", "num_seeds=1")
+    assert read_json(broken / "run.json")["status"] == "running"
+    run(tmp_path)
+    assert read_json(broken / "run.json")["status"] == "finished"
+
+
+def test_a_member_that_ends_in_a_loss_that_is_no_number_has_diverged(tmp_path: Path) -> None:
+    folder = run(tmp_path, "num_steps=1", "optimizer=sgd", "learning_rate=1e20", "num_seeds=1", "model=rnn_relu")
+    member = read_runs([folder]).members.iloc[0]
+    assert (member["outcome"], member["outcome_step"]) == ("diverged", 1)
+
+
+def test_a_crash_between_the_last_checkpoint_and_the_finish_keeps_every_row(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise OSError("the power went out")
+
+    monkeypatch.setattr(MemberFiles, "finish", crash)
+    with pytest.raises(RunFailedError, match="the power went out"):
+        run(tmp_path)
+    monkeypatch.undo()
+    folder = run(tmp_path)
+    for seed in (0, 1):
+        assert_same_records(finished, folder, seed)
 
 
 def test_a_plan_trains_nothing_and_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -163,8 +163,16 @@ def _gradient_norms(network: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def forked_rng(seed: int) -> Iterator[None]:
     """Seed torch's global generators, and restore them on leaving."""
-    with torch.random.fork_rng():
+    with kept_rng():
         seed_generators(seed)
+        yield
+
+
+@contextmanager
+def kept_rng() -> Iterator[None]:
+    """Restore torch's global generators on leaving: the CPU's, and those of GPUs that are in use."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
         yield
 
 

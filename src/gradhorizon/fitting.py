@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig
-from gradhorizon.ensemble import Ensemble, Member
+from gradhorizon.ensemble import Ensemble, Member, kept_rng
 from gradhorizon.measurements.kernel_gate import KernelMismatchError, check_kernel
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo
@@ -79,8 +81,9 @@ def fit(
     configure_torch(run)
     parts = build_parts(cfg, run)
     runs.create(folder)
-    with _log_file(folder / "log.txt"):
-        seeds = [state.seed for state in todo]
+    with _members_locked(folder, [state.seed for state in todo]), _log_file(folder / "log.txt"):
+        # Another process may have finished some between the first look and the lock.
+        seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
         _check_kernels(parts, device, run)
         try:
             parts.mirror.open(_run_info(cfg, run, parts.task, folder, identity, seeds))
@@ -172,7 +175,7 @@ def _member_files(
         "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task.name,
         "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": candidate.member.seed,
     }  # fmt: skip
-    records = MemberRecords(member, lead, candidate.step)
+    records = MemberRecords(member, lead, None if candidate.optimizer_state is None else candidate.step)
     if records.set_aside:
         log.warning("  %d parts later than the checkpoint were set aside: %s", len(records.set_aside), records.folder)
     return MemberFiles(member, records, facts)
@@ -205,17 +208,19 @@ def _load_checkpoint(path: Path) -> dict[str, Any] | None:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise RecordsError(
-            f"{path} cannot be read ({error}); move it away to train this member from its start"
+            f"{path} cannot be read ({error}); move its member's whole folder out of the run to train it from its start"
         ) from error
 
 
 def _check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
     """Hold what trains, and what probes run on (native kernels: cuDNN is off there), against the textbook loop."""
-    with torch.random.fork_rng():
+    with kept_rng():
         network = parts.build_network()
     try:
         for cell in {type(cell): cell for cell in network.cells() if isinstance(cell, Recurrent)}.values():
             check_kernel(cell, device, _dtype(run))
+            if run.precision == "bf16-mixed":
+                check_kernel(cell, device, torch.bfloat16)
             with torch.backends.cudnn.flags(enabled=False):
                 check_kernel(cell, "cpu" if device.startswith("mps") else device, torch.float64)
     except KernelMismatchError as error:
@@ -233,9 +238,24 @@ def _run_info(cfg: DictConfig, run: RunConfig, task: Task, folder: Path, identit
         seeds=tuple(seeds),
         config=config,  # type: ignore[arg-type]
         folder=folder,
-        resume_id=f"{identity}-{'-'.join(map(str, seeds))}"[:64],
+        resume_id=hashlib.sha256(repr((run.experiment_name, identity, sorted(seeds))).encode()).hexdigest()[:16],
         tags=(run.model["label"], task.name, f"T={task.seq_len}"),
     )
+
+
+@contextmanager
+def _members_locked(folder: Path, seeds: list[int]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for seed in seeds:
+            (folder / f"seed-{seed}").mkdir(exist_ok=True)
+            try:
+                stack.enter_context(FileLock(folder / f"seed-{seed}" / ".lock", blocking=False))
+            except Timeout as error:
+                raise ConfigError(
+                    f"seed {seed} of {folder.name} must be trained by one process at a time, and another one is at it; "
+                    "wait for it, or end it"
+                ) from error
+        yield
 
 
 @contextmanager

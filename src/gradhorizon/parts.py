@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
-from gradhorizon.measurements.measurement import Measurement
+from gradhorizon.ensemble import kept_rng
+from gradhorizon.measurements.measurement import Measurement, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Task
@@ -47,10 +48,10 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
     with _as_config_error("measurement"):
         measurements = [instantiate(node) for node in (cfg.measurement or {}).values()]
         for measurement in measurements:
-            measurement.schedule.check(run.num_steps)
+            measurement.schedule.check(run.num_steps, sees_solved=not isinstance(measurement, StepMeasurement))
     with _as_config_error("model"):
         build_network = network_builder(cfg, run, task)
-        with torch.random.fork_rng():
+        with kept_rng():
             network = build_network()
     with _as_config_error("optimizer"):
         build_optimizer = instantiate(cfg.optimizer)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from gradhorizon import runs
 from gradhorizon.config import RunConfig
-from gradhorizon.ensemble import Ensemble, Member
+from gradhorizon.ensemble import Ensemble, Member, kept_rng
 from gradhorizon.fitting import configure_torch
 from gradhorizon.parts import Parts, build_parts
 from gradhorizon.progress import format_duration
@@ -59,7 +59,7 @@ def _seconds_per_step(parts: Parts, run: RunConfig, device: str) -> float:
     ensemble = Ensemble([member], parts.task, run.clip_norm)
     optimizer = parts.build_optimizer(member.parameters())
     times = []
-    with torch.random.fork_rng():
+    with kept_rng():
         for number in range(_TIMED_STEPS):
             start = time.perf_counter()
             batch = training_batch(parts.task, run.data_seed, 0, number, run.batch_size).to(device)
@@ -67,6 +67,8 @@ def _seconds_per_step(parts: Parts, run: RunConfig, device: str) -> float:
             ensemble.training_loss(member, batch, with_metrics=False).backward()
             ensemble.clip(member, with_reading=False)
             optimizer.step()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,22 @@ class MemberRecords:
     Args:
         folder: the member's folder.
         lead: values of the lead columns that are constant for the member.
-        first_step: optimizer step from which this process writes; later parts found on disk are set aside.
+        checkpoint_step: optimizer step of the checkpoint from which the member goes on, None if it starts. What is on
+            disk and belongs to no checkpoint is set aside.
+
+    Raises:
+        RecordsError: a part that belongs to the checkpoint is damaged.
     """
 
-    def __init__(self, folder: Path, lead: dict[str, Any], first_step: int = 0) -> None:
+    def __init__(self, folder: Path, lead: dict[str, Any], checkpoint_step: int | None = None) -> None:
         self.folder = folder / "records"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lead = lead
-        self._next_step = first_step
+        self._next_step = checkpoint_step or 0
         self._rows: dict[str, tuple[Table, list[pd.DataFrame]]] = {}
-        self.set_aside = list(self._set_aside_after(first_step))
+        self.set_aside = [_put_aside(path) for path in self._of_no_checkpoint(checkpoint_step)]
+        for path in self._parts():
+            _read_parquet(path)
 
     def append(self, table: Table, rows: pd.DataFrame, step: int, phase: str) -> pd.DataFrame:
         """The rows with their lead columns, buffered until `commit`."""
@@ -82,11 +88,17 @@ class MemberRecords:
             if not any(parts_folder.iterdir()):
                 parts_folder.rmdir()
 
-    def _set_aside_after(self, step: int) -> Iterable[Path]:
-        for parts_folder in sorted(path for path in self.folder.iterdir() if path.is_dir()):
-            for path in _parts(parts_folder):
-                if _part_range(path)[1] > step or (step == 0 and _part_range(path)[0] == 0):
-                    yield path.rename(_unused(path.with_suffix(".parquet.aside")))
+    def _parts(self) -> list[Path]:
+        return [path for folder in sorted(self.folder.iterdir()) if folder.is_dir() for path in _parts(folder)]
+
+    def _of_no_checkpoint(self, checkpoint_step: int | None) -> list[Path]:
+        if checkpoint_step is None:
+            return [*self._parts(), *sorted(self.folder.glob("*.parquet"))]
+        return [path for path in self._parts() if _part_range(path)[1] > checkpoint_step]
+
+
+def _put_aside(path: Path) -> Path:
+    return path.rename(_unused(path.with_suffix(".parquet.aside")))
 
 
 def _unused(path: Path) -> Path:
@@ -133,7 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordsError(f"{path} cannot be read ({error}); move it away and launch the run again") from error
+        raise RecordsError(f"{path} cannot be read ({error}); move it out of the run and launch again") from error
     if not isinstance(content, dict):
         raise RecordsError(f"{path} holds {type(content).__name__}, expected a JSON object")
     return content
@@ -145,7 +157,7 @@ def _read_parquet(path: Path) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         raise RecordsError(
             f"{path} is not a complete Parquet file ({error}). It was cut short, by a crash or a full disk; "
-            "move it away and launch the run again: its member resumes from the last checkpoint"
+            "move the whole folder of its member (seed-…) out of the run and launch again: it is trained from its start"
         ) from error
 
 

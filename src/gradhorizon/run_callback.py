@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ class RunCallback(pl.Callback):
         self.stop_when_solved = stop_when_solved
         self.title = title
         self._accuracy = float("nan")
+        self._validation_losses: dict[int, float] = {}
         self._committed_at = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -102,6 +104,7 @@ class RunCallback(pl.Callback):
         for member in self.module.ensemble:
             if member.is_training:
                 values[member.seed] = self.module.ensemble.evaluate(member, self.validation)
+                self._validation_losses[member.seed] = values[member.seed]["loss"]
                 if member.solved_at is None and task.is_solved(values[member.seed]):
                     member.solved_at = step
                     self.recorder.probe(member, step, "solved")
@@ -120,8 +123,8 @@ class RunCallback(pl.Callback):
             if files.is_closed:
                 continue
             if member.is_training and step == self.num_steps:
-                member.outcome = _fate(member, step)
-                self._last_look(member, step, "last")
+                member.outcome = _fate(member, step, self._validation_losses[member.seed])
+                self._last_look(member, step, "diverged" if member.outcome.kind == "diverged" else "last")
             elif member.outcome is not None and member.outcome.kind == "diverged":
                 self._last_look(member, member.outcome.step, "diverged")
             if member.outcome is not None:
@@ -167,7 +170,9 @@ class RunCallback(pl.Callback):
         )
 
 
-def _fate(member: Member, last_step: int) -> Outcome:
+def _fate(member: Member, last_step: int, last_loss: float) -> Outcome:
+    if not math.isfinite(last_loss):
+        return Outcome("diverged", last_step)
     if member.solved_at is None:
         return Outcome("budget exhausted", last_step)
     return Outcome("solved", member.solved_at)

@@ -71,12 +71,11 @@ class RunSheet:
         for path in sorted(self.folder.glob("seed-*/member.json")):
             member = read_json(path)
             outcomes[str(member["seed"])] = {key: member[key] for key in ("status", "outcome", "outcome_step")}
-        this_launch = {
-            "seeds": self.seeds,
-            **self.facts,
-            "started_at_s": self.started_at,
-            "wall_s": time.time() - self.started_at,
-        }
+        started = [path.name.removeprefix("seed-") for path in self.folder.glob("seed-*")]
+        if status == "finished" and any(outcomes.get(seed, {}).get("status") != "finished" for seed in started):
+            status = "running"
+        timing = {"started_at_s": self.started_at, "wall_s": time.time() - self.started_at}
+        this_launch = {"seeds": self.seeds, **self.facts, **timing}
         write_json(
             {**self.content, "status": status, "outcomes": outcomes, "launches": [*self.earlier, this_launch]},
             self.folder / "run.json",

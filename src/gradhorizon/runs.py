@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import platform
 import re
 import subprocess
@@ -80,7 +81,7 @@ def create(folder: Path) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    probe = folder / ".writable"
+    probe = folder / f".writable.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -147,6 +148,7 @@ def launch_facts(device: str, run: RunConfig) -> dict[str, Any]:
         "precision": run.precision,
         "num_threads": run.num_threads,
         "cell_source": _external_source(run.model["cell"]["_target_"]),
+        "measurements": sorted(run.measurement or {}),
     }
 
 
@@ -173,6 +175,6 @@ def _external_source(target: str) -> str | None:
         return None
     try:
         source = inspect.getsource(importlib.import_module(module_name))
-    except (ImportError, OSError, TypeError):
+    except Exception:  # noqa: BLE001, whatever the module raises is said where the cell is built
         return None
     return hashlib.sha256(source.encode()).hexdigest()[:10]

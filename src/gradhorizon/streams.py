@@ -26,9 +26,13 @@ def validation_batches(task: Task, data_seed: int, size: int, batch_size: int) -
     Args:
         task: the protocol.
         data_seed: the only seed they depend on.
-        size: samples in all.
+        size: samples in all, or fewer where the held-out set has no more: each of them counts once.
         batch_size: samples per batch, the last one may be smaller.
     """
+    if task.num_held_out is not None:
+        held_out = task.sample_held_out(_generator(data_seed, _VALIDATION), min(size, task.num_held_out))
+        yield from held_out.split(batch_size)
+        return
     for number, start in enumerate(range(0, size, batch_size)):
         yield task.sample_held_out(_generator(data_seed, _VALIDATION, number), min(batch_size, size - start))
 

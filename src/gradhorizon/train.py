@@ -11,6 +11,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gradhorizon import runs
@@ -31,6 +32,8 @@ def main(cfg: DictConfig) -> None:
         launch(cfg)
     except (ConfigError, RecordsError, runs.RunFailedError) as error:
         log.debug("where it went wrong:", exc_info=True)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.error("Error: %s", error)  # Hydra itself shows the first failed job's alone, at the very end  # noqa: TRY400
         raise RunError(f"Error: {error}") from error
 
 
@@ -97,21 +100,23 @@ def task_name(run: RunConfig) -> str:
 
 def _say_what_is_done(folder: Path, states: list[runs.MemberState], run: RunConfig) -> None:
     log.info("%s", folder)
-    finished = [state.seed for state in states if state.status == "finished"]
+    finished = [state for state in states if state.status == "finished"]
     if finished:
-        log.info("  finished, skipped: %s", _seeds(finished))
+        log.info("  finished, skipped: %s", _seeds([state.seed for state in finished]))
         _say_absent_tables(folder, finished, run)
     for state in states:
         if state.status == "resumable":
             log.info("  seed %d: resumes from step %d", state.seed, state.step)
 
 
-def _say_absent_tables(folder: Path, seeds: list[int], run: RunConfig) -> None:
-    wanted = set(run.measurement or {})
-    for seed in seeds:
-        absent = wanted - runs.recorded_tables(folder, seed)
+def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunConfig) -> None:
+    for state in finished:
+        measured = {*state.launch.get("measurements", ()), *runs.recorded_tables(folder, state.seed)}
+        absent = sorted(set(run.measurement or {}) - measured)
+        if "metrics" not in runs.recorded_tables(folder, state.seed):
+            absent.append("metrics")
         if absent:
-            log.warning("  note: seed %d is finished without %s, which is not rerun", seed, ", ".join(sorted(absent)))
+            log.warning("  note: seed %d is finished without %s, which is not rerun", state.seed, ", ".join(absent))
 
 
 def _seeds(seeds: list[int]) -> str:

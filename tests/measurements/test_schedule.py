@@ -33,8 +33,20 @@ def test_log_spaced_steps_have_a_constant_ratio() -> None:
 @pytest.mark.parametrize("phase", ["init", "solved", "last"])
 @pytest.mark.parametrize("fires", [True, False])
 def test_a_phase_fires_exactly_if_chosen(phase: str, fires: bool) -> None:
-    schedule = LogSpaced(0, **{f"at_{phase}": fires})
+    others = {f"at_{other}": False for other in ("init", "solved", "last")}
+    schedule = LogSpaced(0, **{**others, f"at_{phase}": fires})
     assert schedule.is_due(10, phase, 100) is fires
+
+
+def test_the_last_look_at_a_member_that_is_frozen_when_solved_is_taken_then() -> None:
+    assert LogSpaced(0, at_init=False, at_solved=False, at_last=True).is_due(10, "solved", 100)
+
+
+def test_a_schedule_for_the_solved_moment_alone_never_fires_where_no_step_is_taken() -> None:
+    schedule = Every(1000, at_init=False, at_solved=True, at_last=False)
+    schedule.check(100)
+    with pytest.raises(ValueError, match="never does"):
+        schedule.check(100, sees_solved=False)
 
 
 @pytest.mark.parametrize("at_last", [True, False])

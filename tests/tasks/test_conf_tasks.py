@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import gradhorizon.tasks
+from gradhorizon.config import CONF_DIR
 from gradhorizon.tasks.task import Task
 
 CONF = Path(__file__).parents[2] / "conf" / "task"
@@ -19,9 +22,15 @@ MODULES = sorted(path.stem for path in Path(gradhorizon.tasks.__path__[0]).glob(
 NAMES = [name for name in MODULES if name not in {"__init__", "task"}]
 
 
+def content(name: str) -> DictConfig:
+    """The task's file as it stands in the root: a file may set root scalars beside its own node."""
+    loaded = OmegaConf.load(CONF / f"{name}.yaml")
+    assert isinstance(loaded, DictConfig)
+    return loaded if "task" in loaded else OmegaConf.create({"task": loaded})
+
+
 def configured(name: str, **root: Any) -> Task:
-    config = OmegaConf.create({"seq_len": 100, **root, "task": OmegaConf.load(CONF / f"{name}.yaml")})
-    assert isinstance(config, DictConfig)
+    config = OmegaConf.merge({"seq_len": 100}, content(name), root)
     task = instantiate(config.task)
     assert isinstance(task, Task)
     return task
@@ -47,8 +56,7 @@ def test_module_holds_one_task(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_file_names_every_argument_of_the_constructor(name: str) -> None:
-    config = OmegaConf.load(CONF / f"{name}.yaml")
-    assert isinstance(config, DictConfig)
+    config = content(name).task
     assert set(config) - {"_target_"} == set(inspect.signature(type(configured(name))).parameters)
 
 
@@ -57,5 +65,12 @@ def test_seq_len_comes_from_the_root(name: str) -> None:
     assert configured(name, seq_len=57).seq_len == 57
 
 
-def test_digits_keep_their_own_seq_len() -> None:
-    assert configured("digits_sequential", seq_len=57).seq_len == 64
+def test_digits_set_the_length_that_everything_else_reads() -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", overrides=["task=digits_sequential", "model=lstm_chrono"])
+    assert (cfg.seq_len, cfg.task.seq_len, cfg.model.cell.initialization.seq_len) == (64, 64, 64)
+
+
+def test_digits_refuse_another_length() -> None:
+    with pytest.raises(InstantiationException, match="`seq_len` must be 64"):
+        configured("digits_sequential", seq_len=100)

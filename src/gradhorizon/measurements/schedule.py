@@ -14,7 +14,7 @@ class Schedule(ABC):
     Args:
         at_init: fire before the first step.
         at_solved: fire at the validation that finds a member solved.
-        at_last: fire when training of a member ends, solved, diverged or not.
+        at_last: fire when training of a member ends; for one that is frozen when solved, that is then.
     """
 
     def __init__(self, at_init: bool = True, at_solved: bool = True, at_last: bool = True) -> None:
@@ -26,13 +26,18 @@ class Schedule(ABC):
     def inner_steps(self, num_steps: int) -> frozenset[int]:
         """Steps in 1 … num_steps − 1 at which it fires."""
 
-    def check(self, num_steps: int) -> None:
+    def check(self, num_steps: int, sees_solved: bool = True) -> None:
         """Refuse a schedule that never fires.
+
+        Args:
+            num_steps: the budget, in optimizer steps.
+            sees_solved: whether what is scheduled can fire at a validation, where no step is taken.
 
         Raises:
             ValueError: no phase is chosen and no inner step falls into the run.
         """
-        if not (self.at_init or self.at_solved or self.at_last or self.inner_steps(num_steps)):
+        fires_at_solved = self.at_solved and sees_solved
+        if not (self.at_init or fires_at_solved or self.at_last or self.inner_steps(num_steps)):
             raise ValueError(
                 f"a schedule must fire at least once in `num_steps`={num_steps}, got one that never does: {self}; "
                 "set `at_init`, `at_solved` or `at_last`, or choose steps inside the run"
@@ -42,7 +47,7 @@ class Schedule(ABC):
         """Whether it fires at `step` for the reason `phase` (init, train, solved, last, diverged)."""
         if phase == "train":
             return step in _inner_steps(self, num_steps)
-        return {"init": self.at_init, "solved": self.at_solved}.get(phase, self.at_last)
+        return {"init": self.at_init, "solved": self.at_solved or self.at_last}.get(phase, self.at_last)
 
 
 @cache

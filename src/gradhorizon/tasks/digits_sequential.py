@@ -82,6 +82,7 @@ class DigitsSequential(Task):
                 f"`seq_len` must be {NUM_PIXELS} for {self.name} ({self.min_seq_len_reason}), got {seq_len}"
             )
         self._inputs, self._targets, self._train, self._held_out = _images()
+        self.num_held_out = self._held_out.size
 
     @property
     def input_size(self) -> int:

@@ -37,6 +37,14 @@ class Batch:
         targets = self.targets.to(device, dtype if self.targets.is_floating_point() else None)
         return replace(self, inputs=self.inputs.to(device, dtype), targets=targets)
 
+    def split(self, batch_size: int) -> list[Batch]:
+        """The same samples in batches of at most `batch_size`."""
+        return [self._rows(slice(start, start + batch_size)) for start in range(0, len(self.inputs), batch_size)]
+
+    def _rows(self, rows: slice) -> Batch:
+        factors = {name: values[rows] for name, values in self.factors.items()}
+        return replace(self, inputs=self.inputs[rows], targets=self.targets[rows], factors=factors)
+
 
 class Task(ABC):
     """A named protocol. Randomness is an argument; a task holds no state that sampling changes.
@@ -55,6 +63,9 @@ class Task(ABC):
     """The protocol's name: that of its module and of its file in ``conf/task``."""
     min_seq_len: ClassVar[int] = 1
     min_seq_len_reason: ClassVar[str] = "at least one step"
+
+    num_held_out: int | None = None
+    """How many samples the held-out set has, where it is finite; validation then sees each at most once."""
 
     def __init__(self, seq_len: int) -> None:
         if seq_len < self.min_seq_len:
