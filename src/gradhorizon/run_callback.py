@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytorch_lightning as pl
 
@@ -147,9 +147,7 @@ class RunCallback(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the display with how the members ended."""
         del trainer, pl_module
-        ends = [f"seed {member.seed} {member.outcome.kind} at step {member.outcome.step}"
-                for member in self.module.ensemble if member.outcome is not None]  # fmt: skip
-        self.progress.finish(", ".join(ends))
+        self.progress.finish(_ends(self.module.ensemble))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the terminal back, and say from where the members will go on."""
@@ -176,3 +174,14 @@ def _fate(member: Member, last_step: int, last_loss: float) -> Outcome:
     if member.solved_at is None:
         return Outcome("budget exhausted", last_step)
     return Outcome("solved", member.solved_at)
+
+
+def _ends(members: Iterable[Member]) -> str:
+    seeds: dict[Outcome, list[int]] = {}
+    for member in members:
+        if member.outcome is not None:
+            seeds.setdefault(member.outcome, []).append(member.seed)
+    return ", ".join(
+        f"{outcome.kind} at step {outcome.step} (seed{'s' * (len(own) > 1)} {', '.join(map(str, own))})"
+        for outcome, own in seeds.items()
+    )

@@ -9,6 +9,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import CenteredNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gradhorizon.mirrors.profiles import Array, HeatMap
@@ -35,6 +36,7 @@ def heat_map_figure(heat: HeatMap, title: str) -> Figure:
         figure.legend(handles=marks, loc="outside lower right", ncols=2, fontsize=8, frameon=False)
     members = "1 member" if heat.num_members == 1 else f"{heat.num_members} members"
     axes.set_title(f"{title}\nrelative input gradient: median over samples, then over {members}", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(r"lag $\tau = t^* - t$ (steps)")
     axes.set_ylabel("optimizer steps completed")
     _label_rows(axes, heat.steps)
