@@ -51,7 +51,6 @@ class SyntheticRun:
     hidden_size: int = 64
     num_parameters: int = 17_000
     chance: Mapping[str, float] = field(default_factory=lambda: {"loss": 0.30, "accuracy": 0.125})
-    solved_criterion: str = "Accuracy of at least 99 %."
     solved_levels: Mapping[str, float] = field(default_factory=lambda: {"accuracy": 0.99})
     tables: Sequence[str] = ("metrics", "input_gradients", "parameter_gradients")
     experiment: str = "synthetic"
@@ -79,7 +78,7 @@ class SyntheticRun:
 
     def _run_json(self) -> dict[str, Any]:
         copied = ("experiment", "model", "task", "seq_len", "input_len", "color", "marker", "num_parameters",
-                  "hidden_size", "num_steps", "clip_norm", "results_version", "solved_criterion")  # fmt: skip
+                  "hidden_size", "num_steps", "clip_norm", "results_version")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in copied},
             "run": self.name,

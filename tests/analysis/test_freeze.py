@@ -1,0 +1,68 @@
+"""Frozen records: complete, without paths, never overwritten, and redrawn to the same figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import gradient_profile, sequence_length_scaling
+from analysis.freeze import freeze, main
+from gradhorizon.records import RecordsError, read_runs
+from tests.synthetic_runs import SyntheticRun
+
+STUDIES = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = SyntheticRun(outcomes=(None, 300)).write(tmp_path / "runs")
+    (folder / "config.yaml").write_text("seed: 0\nruns_dir: /somewhere/private\nnum_seeds: 2\n", encoding="utf-8")
+    (folder / "seed-0" / "checkpoint.pt").write_bytes(b"weights")
+    return folder
+
+
+def test_frozen_tables_read_as_the_run_does(run: Path, tmp_path: Path) -> None:
+    freeze([run], ["input_gradients", "metrics"], tmp_path / "frozen")
+    expected, found = read_runs([run]), read_runs([tmp_path / "frozen"])
+    for name in ("input_gradients", "metrics"):
+        pd.testing.assert_frame_equal(found.table(name), expected.table(name))
+    pd.testing.assert_frame_equal(found.members.drop(columns="folder"), expected.members.drop(columns="folder"))
+
+
+def test_what_was_not_asked_for_stays_behind(run: Path, tmp_path: Path) -> None:
+    freeze([run], ["metrics"], tmp_path / "frozen")
+    names = {path.name for path in (tmp_path / "frozen").rglob("*") if path.is_file()}
+    assert names == {"run.json", "config.yaml", "member.json", "metrics.parquet"}
+
+
+def test_no_path_of_the_machine_is_frozen(run: Path, tmp_path: Path) -> None:
+    freeze([run], ["metrics"], tmp_path / "frozen")
+    (config,) = (tmp_path / "frozen").rglob("config.yaml")
+    assert config.read_text(encoding="utf-8") == "seed: 0\nnum_seeds: 2\n"
+
+
+def test_frozen_records_are_not_overwritten(run: Path, tmp_path: Path) -> None:
+    freeze([run], ["metrics"], tmp_path / "frozen")
+    with pytest.raises(RecordsError, match="frozen records are not overwritten"):
+        freeze([run], ["metrics"], tmp_path / "frozen")
+
+
+def test_a_member_without_the_table_is_named_and_nothing_is_written(run: Path, tmp_path: Path) -> None:
+    missing = run / "seed-1" / "records" / "metrics.parquet"
+    missing.unlink()
+    with pytest.raises(SystemExit, match=r"Error: only finished members .*seed-1"):
+        main([str(run), "--out", str(tmp_path / "frozen"), "--tables", "metrics"])
+    assert not (tmp_path / "frozen").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [gradient_profile, sequence_length_scaling])
+def test_the_committed_figures_of_a_study_are_redrawn_byte_by_byte(program: object, tmp_path: Path) -> None:
+    study = STUDIES / "reach_at_initialization"
+    program.main([str(study / "records"), "--out", str(tmp_path)])  # type: ignore[attr-defined]
+    drawn = sorted(tmp_path.glob("*.png"))
+    assert drawn
+    for path in drawn:
+        assert path.read_bytes() == (study / path.name).read_bytes(), f"{path.name} differs from the committed one"
