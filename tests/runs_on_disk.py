@@ -27,7 +27,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def run(runs_dir: Path, *overrides: str) -> Path:
     """Train a tiny run; returns its folder."""
-    return launch(composed(f"runs_dir={runs_dir}", *overrides))
+    return launch(composed(f"runs_dir={runs_dir}", *overrides)).folder
 
 
 def all_tables(folder: Path, seed: int) -> dict[str, pd.DataFrame]:

@@ -80,6 +80,18 @@ def test_a_sweep_says_every_error_and_trains_the_other_points(tmp_path: Path) ->
     assert read_runs([tmp_path / "runs"]).members["status"].tolist() == ["finished"]
 
 
+def test_the_plan_of_a_sweep_ends_with_its_sum(tmp_path: Path) -> None:
+    result = launch(tmp_path, "-m", *TINY, "seq_len=8,9", "plan=true")
+    assert result.returncode == 0, result.stderr
+    assert "plan of 2 runs: 0 members are done, 4 would be trained" in result.stderr
+    assert not list(tmp_path.glob("runs/*/*/*"))
+
+
+def test_help_opens_with_what_it_is_and_how_it_is_called(tmp_path: Path) -> None:
+    result = launch(tmp_path, "--help")
+    assert result.stdout.startswith("gradhorizon trains recurrent networks and measures how far back")
+
+
 def test_verbose_shows_where_bad_input_was_found(tmp_path: Path) -> None:
     result = launch(tmp_path, "hidden_size=0", "hydra.verbose=true")
     assert "Traceback" in result.stderr

@@ -16,6 +16,7 @@ from gradhorizon.fitting import configure_torch
 from gradhorizon.parts import Parts, build_parts
 from gradhorizon.progress import format_duration
 from gradhorizon.streams import training_batch
+from gradhorizon.sweep import Plan
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ _BYTES_PER_ROW = 60  # of a compressed table
 _MIB = 2**20
 
 
-def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[runs.MemberState]) -> None:
-    """Print what the launch would train, how long it may take, and how much disk it may fill.
+def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[runs.MemberState]) -> Plan:
+    """Print and return what the launch would train, how long it may take, and how much disk it may fill.
 
     Args:
         cfg: the composed configuration.
@@ -36,7 +37,7 @@ def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[runs.Membe
     """
     if not todo:
         log.info("  plan: nothing to train")
-        return
+        return Plan(num_done=run.num_seeds, num_to_train=0)
     configure_torch(run)
     parts = build_parts(cfg, run)
     steps = sum(run.num_steps - state.step for state in todo)
@@ -51,6 +52,7 @@ def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[runs.Membe
         device,
         mib,
     )
+    return Plan(run.num_seeds - len(todo), len(todo), seconds, mib)
 
 
 def _seconds_per_step(parts: Parts, run: RunConfig, device: str) -> float:

@@ -6,6 +6,7 @@ Heavy packages are imported where they are used, so that a finished run is skipp
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from gradhorizon import runs
 from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, validate
 from gradhorizon.records import RecordsError
+from gradhorizon.sweep import Plan
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +28,10 @@ class RunError(CompactHydraException):
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Train one run, or say that it is done."""
+def main(cfg: DictConfig) -> Plan | None:
+    """Train one run, or say that it is done; returns its plan with ``plan=true``."""
     try:
-        launch(cfg)
+        return launch(cfg).plan
     except (ConfigError, RecordsError, runs.RunFailedError) as error:
         log.debug("where it went wrong:", exc_info=True)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -37,8 +39,16 @@ def main(cfg: DictConfig) -> None:
         raise RunError(f"Error: {error}") from error
 
 
-def launch(cfg: DictConfig) -> Path:
-    """Train the members of a run that are not finished; returns the run's folder.
+@dataclass(frozen=True)
+class Launched:
+    """Where a run lies, and with ``plan=true`` what would be done."""
+
+    folder: Path
+    plan: Plan | None = None
+
+
+def launch(cfg: DictConfig) -> Launched:
+    """Train the members of a run that are not finished, or plan to.
 
     Args:
         cfg: the composed configuration.
@@ -60,12 +70,12 @@ def launch(cfg: DictConfig) -> Path:
     if run.plan:
         from gradhorizon.planning import say_plan
 
-        say_plan(cfg, run, device, todo)
-    elif todo:
+        return Launched(folder, say_plan(cfg, run, device, todo))
+    if todo:
         from gradhorizon.fitting import fit
 
         fit(cfg, run, device, folder, identity, todo, facts)
-    return folder
+    return Launched(folder)
 
 
 def resolve_device(name: str) -> str:
