@@ -27,7 +27,7 @@ class LayerTrace:
         cell: the layer that ran.
         inputs: what it consumed, in its own time, shape (B, N, D).
         trajectory: in its own time: step u of the backward direction consumed input t = N + 1 − u.
-        read_step: the last step, in its own time, whose output the prediction at the last loss step can feel.
+        read_step: the step, in its own time, at which the last loss step reads it; lags are counted back from there.
     """
 
     layer: int

@@ -1,0 +1,95 @@
+r"""Recurrent matrices by themselves: spectral radius, largest singular value, distance from normality, eigenvalues.
+
+.. math:: \rho(W) = \max_i |\lambda_i(W)| \le \sigma_{\max}(W), \qquad \lVert W W^\top - W^\top W \rVert_F
+
+The two sides of the inequality agree for a normal matrix, whose last number is 0. None of the three is a growth rate:
+gates and nonlinearities come between the matrix and the Jacobian.
+
+Notation: H hidden size, W one recurrent matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Complex, Float
+
+from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.measurements.probe import Probe
+from gradhorizon.measurements.summaries import table_rows
+from gradhorizon.records import Column, Table
+
+
+class RecurrentWeights(ProbeMeasurement):
+    """Spectral radius, largest singular value, commutator norm and eigenvalues of every named recurrent matrix.
+
+    Eigenvalues of a strongly non-normal H × H matrix are known to about ‖W‖ ε^(1/H) only, whoever computes them.
+
+    Args:
+        schedule: when it fires.
+    """
+
+    table: ClassVar[Table] = Table(
+        "recurrent_weights",
+        "spectral summaries of each recurrent matrix W, repeated on one row per eigenvalue",
+        (
+            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
+            Column("direction", "string", "name", "forward or backward"),
+            Column("matrix", "string", "name", "the cell's name of the matrix"),
+            Column("spectral_radius", "float64", "dimensionless", "ρ(W), largest modulus of an eigenvalue"),
+            Column("largest_singular_value", "float64", "dimensionless", "σ_max(W)"),
+            Column("commutator_norm", "float64", "dimensionless", "Frobenius norm of WWᵀ − WᵀW; 0 if W is normal"),
+            Column("eigenvalue_index", "int64", "dimensionless", "0 is the eigenvalue of largest modulus"),
+            Column("eigenvalue_real", "float64", "dimensionless", "real part of the eigenvalue"),
+            Column("eigenvalue_imag", "float64", "dimensionless", "imaginary part of the eigenvalue"),
+            Column("num_entries", "int64", "entries", "entries of W"),
+            Column("num_non_finite_entries", "int64", "entries", "entries infinite or NaN; with any, the rest is NaN"),
+        ),
+    )
+
+    def read(self, probe: Probe) -> pd.DataFrame:
+        """One row per layer, direction, matrix and eigenvalue; no rows for cells that name no matrix."""
+        frames = []
+        for trace in probe.trace.layers:
+            for name, weight in trace.cell.recurrent_weights().items():
+                lead = {"layer": trace.layer, "direction": trace.direction, "matrix": name}
+                frames.append(table_rows(self.table, {**lead, **matrix_columns(weight.numpy(force=True))}))
+        return pd.concat(frames, ignore_index=True) if frames else table_rows(self.table, _NO_ROWS)
+
+
+_NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in RecurrentWeights.table.columns}
+
+
+def matrix_columns(weight: Float[np.ndarray, "H H"]) -> dict[str, Any]:
+    """Column name -> values of one matrix, one row per eigenvalue, largest modulus first.
+
+    Args:
+        weight: W, shape (H, H); NaN and infinite entries are counted.
+    """
+    num_non_finite = int((~np.isfinite(weight)).sum())
+    size = len(weight)
+    eigenvalues = np.full(size, complex(np.nan, np.nan)) if num_non_finite else _ordered_eigenvalues(weight)
+    return {
+        "spectral_radius": np.abs(eigenvalues[0]),
+        "largest_singular_value": np.nan if num_non_finite else np.linalg.norm(weight, 2),
+        "commutator_norm": _commutator_norm(weight),
+        "eigenvalue_index": np.arange(size),
+        "eigenvalue_real": eigenvalues.real,
+        "eigenvalue_imag": eigenvalues.imag,
+        "num_entries": weight.size,
+        "num_non_finite_entries": num_non_finite,
+    }
+
+
+def _commutator_norm(weight: Float[np.ndarray, "H H"]) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.linalg.norm(weight @ weight.T - weight.T @ weight))
+
+
+def _ordered_eigenvalues(weight: Float[np.ndarray, "H H"]) -> Complex[np.ndarray, " H"]:
+    eigenvalues = np.linalg.eigvals(weight).astype(np.complex128)
+    # Of a conjugate pair, whose moduli are one number, the upper half plane comes first.
+    return eigenvalues[np.lexsort((-eigenvalues.imag, -np.abs(eigenvalues)))]
