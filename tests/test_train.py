@@ -6,11 +6,13 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 
+from gradhorizon import recording
 from gradhorizon.config import ConfigError
 from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.recording import MemberFiles
@@ -18,6 +20,7 @@ from gradhorizon.records import RecordsError, read_json, read_runs
 from gradhorizon.runs import RunFailedError
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.training import EnsembleModule
+from tests.noisy_readout import NoisyReadout, is_noisy
 from tests.runs_on_disk import all_tables, assert_same_records, run
 
 
@@ -122,6 +125,45 @@ def test_an_interrupted_run_with_momentum_and_clipping_continues_to_the_same_bit
     broken = interrupted(tmp_path / "broken", monkeypatch, 13, *options)
     run(tmp_path / "broken", *options)
     assert_same_records(whole, broken, seed=0)
+
+
+@pytest.mark.parametrize("option", ["precision=64-true", "model.readout._target_=tests.noisy_readout.NoisyReadout"])
+def test_float64_weights_and_noise_survive_an_interruption_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    whole = run(tmp_path / "whole", option)
+    broken = interrupted(tmp_path / "broken", monkeypatch, 13, option)
+    run(tmp_path / "broken", option)
+    for seed in (0, 1):
+        assert_same_records(whole, broken, seed)
+
+
+def test_noise_of_a_member_does_not_depend_on_its_company(tmp_path: Path) -> None:
+    option = "model.readout._target_=tests.noisy_readout.NoisyReadout"
+    assert is_noisy(NoisyReadout(3, 2))
+    together, alone = run(tmp_path / "together", option), run(tmp_path / "alone", option, "seed=1", "num_seeds=1")
+    assert_same_records(together, alone, seed=1)
+
+
+def test_a_crash_between_records_and_their_checkpoint_neither_loses_nor_doubles_a_row(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, saved = recording.save_atomically, []
+
+    def crash_at_the_second_commit(content: dict[str, Any], path: Path) -> None:
+        saved.append(path.name)
+        if saved.count("checkpoint.pt") == 3:
+            raise OSError("the power went out")
+        original(content, path)
+
+    monkeypatch.setattr(recording, "save_atomically", crash_at_the_second_commit)
+    with pytest.raises(RunFailedError, match="the power went out"):
+        run(tmp_path, "trainer.checkpoint_every_s=0")
+    monkeypatch.undo()
+    folder = run(tmp_path, "trainer.checkpoint_every_s=0")
+    for seed in (0, 1):
+        assert_same_records(finished, folder, seed)
+    assert list(folder.rglob("*.aside"))
 
 
 def test_parts_written_after_the_last_checkpoint_are_set_aside_and_not_counted_twice(

@@ -81,12 +81,13 @@ def fit(
     configure_torch(run)
     parts = build_parts(cfg, run)
     runs.create(folder)
-    with _members_locked(folder, [state.seed for state in todo]), _log_file(folder / "log.txt"):
+    with _members_locked(folder, [state.seed for state in todo]), _log_file(folder / "log.txt"), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
         seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
         _check_kernels(parts, device, run)
         try:
-            parts.mirror.open(_run_info(cfg, run, parts.task, folder, identity, seeds))
+            info = _run_info(cfg, run, parts.task, folder, identity, seeds)
+            summary = stack.enter_context(parts.mirror.opened(info))
         except ValueError as error:
             raise ConfigError(f"logger: {error}") from error
         sheet = RunSheet(cfg, run, parts.task, parts.num_parameters, folder, identity, facts, seeds)
@@ -106,9 +107,7 @@ def fit(
             ) from error
         finally:
             outcomes = sheet.write(status)
-            parts.mirror.close(
-                "finished" if status == "finished" else "failed", {str(seed): outcomes.get(str(seed)) for seed in seeds}
-            )
+            summary.update({str(seed): outcomes.get(str(seed)) for seed in seeds})
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradhorizon.tables import LEAD_COLUMNS, METRICS, PHASES, Column, RecordsError, Table
+from gradhorizon.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
 
 __all__ = [
-    "LEAD_COLUMNS", "METRICS", "PHASES", "Column", "MemberRecords", "RecordsError", "Runs", "Table", "read_json",
+    "LEAD_COLUMNS", "METRICS", "Column", "MemberRecords", "RecordsError", "Runs", "Table", "read_json",
     "read_member_table", "read_runs", "write_json", "write_parquet",
 ]  # fmt: skip
 

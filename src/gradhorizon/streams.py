@@ -53,7 +53,7 @@ def initialization_seed(seed: int) -> int:
 
 
 def noise_seed(data_seed: int, seed: int, number: int) -> int:
-    """Seed for torch's global generator during training step `number` (a user's cell may draw noise)."""
+    """Seed for torch's global generator during training step `number` (a user's readout or encoder may draw noise)."""
     return _torch_seed(_NOISE, data_seed, seed, number)
 
 

@@ -42,7 +42,6 @@ LEAD_COLUMNS: tuple[Column, ...] = (
     Column("step", "int64", "optimizer steps", "optimizer steps completed when the row was measured"),
     Column("phase", "string", "name", "why it was measured then: init, train, solved, last or diverged"),
 )
-PHASES = ("init", "train", "solved", "last", "diverged")
 
 
 @dataclass(frozen=True)
