@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -23,8 +25,10 @@ from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.ensemble import Ensemble, Member, kept_rng
 from gradhorizon.measurements.kernel_gate import KernelMismatchError, check_kernel
+from gradhorizon.measurements.measurement import Program
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo
+from gradhorizon.network import Network
 from gradhorizon.parts import Parts, build_parts
 from gradhorizon.progress import ProgressDisplay
 from gradhorizon.recording import MemberFiles, Recorder
@@ -91,13 +95,15 @@ def fit(
         except ValueError as error:
             raise ConfigError(f"logger: {error}") from error
         sheet = RunSheet(cfg, run, parts.task, parts.num_parameters, folder, identity, facts, seeds)
-        sheet.write("running")
+        sheet.write("running", {})
         status = "failed"
+        measuring_s: defaultdict[str, float] = defaultdict(float)
         try:
             candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
             for _, group in groupby(candidates, key=lambda item: item.step):
-                _fit_side_by_side(run, parts, device, folder, list(group), facts)
+                _fit_side_by_side(run, parts, device, folder, list(group), facts, measuring_s)
             status = "finished"
+            _say_cost_of_measuring(measuring_s, time.time() - sheet.started_at)
         except (KeyboardInterrupt, SystemExit):
             status = "running"
             raise
@@ -106,7 +112,7 @@ def fit(
                 f"{folder.name} failed: {type(error).__name__}: {error}; its traceback is in {folder / 'log.txt'}"
             ) from error
         finally:
-            outcomes = sheet.write(status)
+            outcomes = sheet.write(status, measuring_s)
             summary.update({str(seed): outcomes.get(str(seed)) for seed in seeds})
 
 
@@ -130,8 +136,9 @@ def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candid
 
 
 def _fit_side_by_side(
-    run: RunConfig, parts: Parts, device: str, folder: Path, candidates: list[_Candidate], facts: dict[str, Any]
-) -> None:
+    run: RunConfig, parts: Parts, device: str, folder: Path, candidates: list[_Candidate], facts: dict[str, Any],
+    measuring_s: defaultdict[str, float],
+) -> None:  # fmt: skip
     """Train members that have completed the same number of steps; those that had ended are only closed."""
     first_step = candidates[0].step
     files = {item.member.seed: _member_files(run, parts, folder, item, facts) for item in candidates}
@@ -145,7 +152,8 @@ def _fit_side_by_side(
     probed = probe_batch(parts.task, run.data_seed, run.probe_batch_size)
     recorder = Recorder(
         parts.measurements, {seed: own.records for seed, own in files.items()}, parts.mirror,
-        lambda member: Probe(member.network, parts.task, probed, run.num_cuts), run.num_steps,
+        lambda member: Probe(member.network, parts.task, probed, run.num_cuts),
+        lambda member: program_of(member.network, parts, run), run.num_steps, measuring_s,
     )  # fmt: skip
     module = EnsembleModule(
         ensemble, parts.build_optimizer, run.data_seed, first_step, recorder, parts.settings.log_every_steps,
@@ -164,6 +172,19 @@ def _fit_side_by_side(
         for pattern in _LIGHTNING_CHATTER:
             warnings.filterwarnings("ignore", pattern)
         _trainer(run, device, callback).fit(module, stream.loader())
+
+
+def program_of(network: Network, parts: Parts, run: RunConfig) -> Program:
+    """What cost measurements run: the training of `network` as `run` configures it."""
+    return Program(network, parts.task, run.batch_size, parts.build_optimizer, run.clip_norm, run.precision)
+
+
+def _say_cost_of_measuring(seconds: Mapping[str, float], wall_s: float) -> None:
+    if seconds:
+        total_s = sum(seconds.values())
+        dearest_first = sorted(seconds.items(), key=lambda item: -item[1])
+        each = ", ".join(f"{name} {own_s:.2g} s" for name, own_s in dearest_first)
+        log.info("  measuring took %.2g s, %.0f %% of the run: %s", total_s, 100 * total_s / wall_s, each)
 
 
 def _member_files(

@@ -53,6 +53,9 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
         build_network = network_builder(cfg, run, task)
         with kept_rng():
             network = build_network()
+    with _as_config_error("measurement"):
+        for measurement in measurements:
+            measurement.check(network, task)
     with _as_config_error("optimizer"):
         build_optimizer = instantiate(cfg.optimizer)
         build_optimizer(network.parameters())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +14,14 @@ import pandas as pd
 import torch
 
 from gradhorizon.ensemble import Member
-from gradhorizon.measurements.measurement import Measurement, ProbeMeasurement, StepMeasurement, StepReading
+from gradhorizon.measurements.measurement import (
+    CostMeasurement,
+    Measurement,
+    ProbeMeasurement,
+    Program,
+    StepMeasurement,
+    StepReading,
+)
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.records import METRICS, MemberRecords, Table, write_json
@@ -25,8 +34,10 @@ class Recorder:
         measurements: what to measure.
         records: seed -> the member's records.
         mirror: where a copy goes.
-        build_probe: network under measurement -> probe.
+        build_probe: member under measurement -> probe.
+        build_program: member -> its training, for cost measurements.
         num_steps: the budget, in optimizer steps.
+        seconds: table -> seconds spent on reading it, counted up here; what probes share counts for the first.
     """
 
     def __init__(
@@ -35,23 +46,37 @@ class Recorder:
         records: dict[int, MemberRecords],
         mirror: Mirror,
         build_probe: Callable[[Member], Probe],
+        build_program: Callable[[Member], Program],
         num_steps: int,
+        seconds: defaultdict[str, float],
     ) -> None:
         self.probes = [item for item in measurements if isinstance(item, ProbeMeasurement)]
         self.steps = [item for item in measurements if isinstance(item, StepMeasurement)]
+        self.costs = [item for item in measurements if isinstance(item, CostMeasurement)]
         self.records = records
         self.mirror = mirror
         self.build_probe = build_probe
+        self.build_program = build_program
         self.num_steps = num_steps
+        self.seconds = seconds
 
     def probe(self, member: Member, step: int, phase: str) -> bool:
-        """Take the probe measurements that are due; whether there were any."""
+        """Take the probe and cost measurements that are due; whether there were any of the probe."""
         due = [item for item in self.probes if item.schedule.is_due(step, phase, self.num_steps)]
         if due:
             probe = self.build_probe(member)
             for item in due:
-                self._write(member, item.table, item.read(probe), step, phase)
+                self._take(item.table, lambda item=item: item.read(probe), member, step, phase)
+        for cost in self.costs:
+            if cost.schedule.is_due(step, phase, self.num_steps):
+                self._take(cost.table, lambda cost=cost: cost.read(self.build_program(member)), member, step, phase)
         return bool(due)
+
+    def _take(self, table: Table, read: Callable[[], pd.DataFrame], member: Member, step: int, phase: str) -> None:
+        start = time.perf_counter()
+        rows = read()
+        self.seconds[table.name] += time.perf_counter() - start
+        self._write(member, table, rows, step, phase)
 
     def wants_reading(self, step: int) -> bool:
         """Whether a step measurement fires while step `step` + 1 is taken."""

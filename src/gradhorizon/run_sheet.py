@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,13 @@ class RunSheet:
         if not (folder / "config.yaml").exists():
             OmegaConf.save(OmegaConf.masked_copy(cfg, list(vars(run))), folder / "config.yaml", resolve=True)
 
-    def write(self, status: str) -> dict[str, Any]:
-        """Write ``run.json``; returns the outcomes of all members on disk, by seed."""
+    def write(self, status: str, measuring_s: Mapping[str, float]) -> dict[str, Any]:
+        """Write ``run.json``; returns the outcomes of all members on disk, by seed.
+
+        Args:
+            status: running, finished or failed.
+            measuring_s: table -> seconds that this launch has spent on measuring it.
+        """
         outcomes = {}
         for path in sorted(self.folder.glob("seed-*/member.json")):
             member = read_json(path)
@@ -74,7 +80,8 @@ class RunSheet:
         started = [path.name.removeprefix("seed-") for path in self.folder.glob("seed-*")]
         if status == "finished" and any(outcomes.get(seed, {}).get("status") != "finished" for seed in started):
             status = "running"
-        timing = {"started_at_s": self.started_at, "wall_s": time.time() - self.started_at}
+        timing = {"started_at_s": self.started_at, "wall_s": time.time() - self.started_at,
+                  "measuring_s": dict(measuring_s)}  # fmt: skip
         this_launch = {"seeds": self.seeds, **self.facts, **timing}
         write_json(
             {**self.content, "status": status, "outcomes": outcomes, "launches": [*self.earlier, this_launch]},

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
+from gradhorizon.network import Network
 from gradhorizon.records import Table
+from gradhorizon.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,27 @@ class StepReading:
     num_steps: int
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a cost measurement may run: one member's training, as it is configured.
+
+    Attributes:
+        network: the member's own network on its device; a measurement works on a copy.
+        task: the protocol.
+        batch_size: B of a training step.
+        build_optimizer: parameters -> optimizer.
+        clip_norm: the threshold on the gradient's norm, or None.
+        precision: 32-true, 64-true or bf16-mixed.
+    """
+
+    network: Network
+    task: Task
+    batch_size: int
+    build_optimizer: Callable[..., torch.optim.Optimizer]
+    clip_norm: float | None
+    precision: str
+
+
 class Measurement(ABC):
     """One quantity with a schedule; it leaves parameters, gradients, RNG state and mode bit-identical.
 
@@ -44,6 +69,17 @@ class Measurement(ABC):
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
+
+    def check(self, network: Network, task: Task) -> None:  # noqa: B027, most have nothing to refuse
+        """Refuse, before any training, a network or task that the quantity cannot be measured on.
+
+        Args:
+            network: built as it will be trained, of no member.
+            task: the protocol.
+
+        Raises:
+            ValueError: what is wrong with it, and what to do.
+        """
 
 
 class ProbeMeasurement(Measurement):
@@ -59,4 +95,12 @@ class StepMeasurement(Measurement):
 
     @abstractmethod
     def read(self, step: StepReading) -> pd.DataFrame:
+        """Rows of the quantity, with exactly the table's own columns (no lead columns)."""
+
+
+class CostMeasurement(Measurement):
+    """What the program itself costs: it runs and times copies, and its numbers are those of the machine."""
+
+    @abstractmethod
+    def read(self, program: Program) -> pd.DataFrame:
         """Rows of the quantity, with exactly the table's own columns (no lead columns)."""
