@@ -73,15 +73,24 @@ def sample_norms(gradient: Float[Tensor, "B R F"]) -> Float[Tensor, "B R"]:
 def entry_counts(gradient: Float[Tensor, "B R F"]) -> dict[str, np.ndarray]:
     """Zero, subnormal (in the gradient's own dtype) and non-finite entries per row, each of shape (R,), int64."""
     size = gradient.abs()
-    num_zero = (size == 0).sum(dim=(0, 2))
-    return {
-        "num_entries": np.full(gradient.shape[1], gradient.shape[0] * gradient.shape[2]),
-        "num_zero_entries": num_zero.numpy(force=True),
-        "num_subnormal_entries": ((size < torch.finfo(gradient.dtype).tiny).sum(dim=(0, 2)) - num_zero).numpy(
-            force=True
-        ),
-        "num_non_finite_entries": (~size.isfinite()).sum(dim=(0, 2)).numpy(force=True),
-    }
+    smallest_normal = torch.finfo(gradient.dtype).tiny
+    counts = dict.fromkeys(_COUNTED_KINDS, np.zeros(gradient.shape[1], dtype=np.int64))
+    if not _is_all_normal(size, smallest_normal):
+        num_zero = (size == 0).sum(dim=(0, 2))
+        found = (num_zero, (size < smallest_normal).sum(dim=(0, 2)) - num_zero, (~size.isfinite()).sum(dim=(0, 2)))
+        counts = {kind: number.numpy(force=True) for kind, number in zip(_COUNTED_KINDS, found, strict=True)}
+    return {"num_entries": np.full(gradient.shape[1], gradient.shape[0] * gradient.shape[2]), **counts}
+
+
+_COUNTED_KINDS = ("num_zero_entries", "num_subnormal_entries", "num_non_finite_entries")
+
+
+def _is_all_normal(size: Tensor, smallest_normal: float) -> bool:
+    # Mostly nothing is to be counted, and one look at both ends is cheaper than three counts.
+    if size.numel() == 0:
+        return True
+    lowest, highest = size.aminmax()
+    return bool((lowest >= smallest_normal) & (highest < torch.inf))  # false for NaN
 
 
 def norm_summaries(norms: Float[np.ndarray, "B R"], reference: Float[np.ndarray, " B"]) -> dict[str, np.ndarray]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
@@ -204,14 +203,14 @@ def _output_gradients(probe: Probe) -> Sequence[Tensor]:
 
 
 def _summaries(bins: Sequence[tuple[int, int]], shares: Sequence[Tensor]) -> dict[str, Any]:
-    total = reduce(torch.add, shares)
-    norm = _norm(total)
+    heads = list(accumulate(shares))
+    norm = _norm(heads[-1])
     beyond = [_norm(tail) for tail in accumulate(reversed(shares))][-2::-1]
     is_defined = np.isfinite(norm) and norm > 0
     errors = np.array([*beyond, 0.0]) / norm if is_defined else np.full(len(bins), np.nan)
     share_norms = np.array([_norm(share) for share in shares])
-    unit_total = total / norm  # the product of two vanished vectors would underflow
-    up_to = np.array([_norm_and_cosine(head, unit_total) for head in accumulate(shares)])
+    unit_total = heads[-1] / norm  # the product of two vanished vectors would underflow
+    up_to = np.array([_norm_and_cosine(head, unit_total) for head in heads])
     counts = [entry_counts(share[None, None]) for share in shares]
     return {
         "lag_from": [lag_from for lag_from, _ in bins],
