@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import harness, long_sequence, probe, unroll
+from benchmarks import harness, instrument, long_sequence, probe, unroll
 from benchmarks.table import command_line, markdown, surroundings
 
 BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
     "unroll": unroll.measure,
     "probe": probe.measure,
+    "instrument": instrument.measure,
     "harness": harness.measure,
     "long_sequence": long_sequence.measure,
 }

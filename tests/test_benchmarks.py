@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from benchmarks import all as every_benchmark
-from benchmarks import harness, long_sequence, probe, unroll
+from benchmarks import harness, instrument, long_sequence, probe, unroll
 from benchmarks.table import COLUMNS, Result, as_table, markdown
 from benchmarks.timing import Spread, interleaved, ratio, spread
+from gradhorizon.cells.lstm import LSTM
 from gradhorizon.measurements.input_gradients import InputGradients
+from gradhorizon.measurements.lyapunov_exponents import finite_time_exponents
+from gradhorizon.measurements.one_step_jacobians import StepJacobians
 from gradhorizon.measurements.schedule import LogSpaced
 
 TINY_RUN = (
@@ -26,6 +29,9 @@ TINY_RUN = (
 TOY: dict[str, Callable[[], pd.DataFrame]] = {
     "unroll": partial(unroll.measure, rounds=1, loop_rounds=1, sizes=((6, 2, 3),)),
     "probe": partial(probe.measure, rounds=1, seq_len=6, batch_size=2, hidden_size=3),
+    "instrument": partial(
+        instrument.measure, rounds=1, state_size=16, spectrum_len=6, hidden_size=8, seq_len=6, suite_len=6
+    ),
     "harness": partial(harness.measure, rounds=1, short_steps=2, long_steps=4, overrides=TINY_RUN),
     "long_sequence": partial(long_sequence.measure, input_len=40, recompute_every=7),
 }
@@ -57,6 +63,7 @@ def test_a_benchmark_at_toy_size_fills_the_columns_of_the_table(name: str) -> No
     [
         ("unroll", [1.05, 1.02]),
         ("probe", [1.15, 6.0, 1.15, 6.0]),
+        ("instrument", [100.0, 5.0, 100.0, 5.0, *[2.0] * 6, *[10.0] * 3]),
         ("harness", [1.15, 5.0]),
         ("long_sequence", [1.0, 0.0, 0.0]),
     ],
@@ -99,6 +106,20 @@ def test_spread_of_a_difference_uses_timings_of_the_same_round() -> None:
 def test_markdown_says_whether_a_target_is_met(value: float, is_met: str) -> None:
     table = as_table([Result("step", "T1", Spread(value, 1.0, 0.9, 1.1), target=1.05)])
     assert markdown(table).endswith(f"| ≤ 1.05 × | {is_met} |")
+
+
+@pytest.mark.parametrize(("value", "is_met"), [(99.0, "**no**"), (101.0, "yes")])
+def test_a_floor_is_met_from_above(value: float, is_met: str) -> None:
+    table = as_table([Result("exponents", "S256", Spread(value, 1.0, 0.9, 1.1), target=100.0, is_floor=True)])
+    assert markdown(table).endswith(f"| ≥ 100 × | {is_met} |")
+
+
+def test_the_loop_that_exponents_are_timed_against_finds_the_same_ones() -> None:
+    torch.manual_seed(0)
+    cell, x = LSTM(2, 4).double(), torch.randn(1, 12, 2, dtype=torch.float64)
+    expected = instrument.jacobian_loop(cell, x, num_vectors=8)
+    found = finite_time_exponents(StepJacobians(cell, x), torch.eye(8).unsqueeze(0))[0, 0]
+    torch.testing.assert_close(expected.sort(descending=True).values, found, rtol=1e-9, atol=0)
 
 
 def test_markdown_leaves_out_a_target_that_there_is_not() -> None:

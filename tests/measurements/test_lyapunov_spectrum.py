@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -11,28 +13,40 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import polygamma, psi
-from torch import Tensor, nn
+from torch import Tensor
 
-from gradhorizon.cells.cell import Recurrent, State
+from gradhorizon import cells
+from gradhorizon.cells.cell import Recurrent
 from gradhorizon.cells.elman import Elman
 from gradhorizon.cells.gru import GRU
-from gradhorizon.cells.initialization import gaussian
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.measurements import lyapunov_spectrum, tangent_maps
+from gradhorizon.measurements import exponent_rows, one_step_jacobians
+from gradhorizon.measurements.lyapunov_exponents import finite_time_exponents, mean_log_determinants
 from gradhorizon.measurements.lyapunov_spectrum import LyapunovSpectrum
+from gradhorizon.measurements.one_step_jacobians import Push, StepJacobians
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Batch
 from gradhorizon.theory import gru_growth_rates, lstm_growth_rates
-from tests import oracles_gradients
 from tests.measurements.networks import NETWORKS, SquaredError, linear_network, random_probe
-from tests.synthetic_cells import ClockedReader, PerStepLayer
-
-TWINS: dict[str, Callable[[], Network]] = {
-    **NETWORKS,
-    "clocked": lambda: Network(partial(ClockedReader, hidden_size=2), 2, 2),
-}
+from tests.measurements.spectra import (
+    ROOT_MODELS,
+    TWINS,
+    cell_of,
+    check_any_mode_gives_the_same_bits,
+    check_equal,
+    check_measuring_changes_nothing,
+    check_nan_parameters_are_counted,
+    first_layer,
+    henon_network,
+    jacobians_along_inputs,
+    one_layer,
+    probe_of,
+    slow_table,
+)
+from tests.models import build_cell, build_network
+from tests.synthetic_cells import PerStepLayer
 
 
 def read(probe: Probe, num_exponents: int | None = None, **options: Any) -> pd.DataFrame:
@@ -43,121 +57,18 @@ def medians(probe: Probe, num_exponents: int | None = None, **options: Any) -> n
     return read(probe, num_exponents, **options)["exponent_median_nats_per_step"].to_numpy()
 
 
-def one_layer(cell: Callable[..., Recurrent], hidden_size: int = 3) -> Network:
-    return Network(partial(cell, hidden_size=hidden_size), 2, 2).double()
-
-
-class GivenJacobians(Recurrent):
-    """h_t = M_t h_{t−1}, the matrix M_t being the step's input."""
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.unused = nn.Parameter(torch.zeros(1))
-
-    @property
-    def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {"h": (self.hidden_size,)}
-
-    def project(self, x: Tensor, first_step: int = 0) -> Tensor:  # noqa: ARG002
-        return x.unflatten(-1, (self.hidden_size, self.hidden_size))
-
-    def recur(self, projected_t: Tensor, state: State) -> State:
-        return ((projected_t @ state[0].unsqueeze(-1)).squeeze(-1),)
-
-
-def probe_of(jacobians: Tensor) -> Probe:
-    """A probe whose recurrence has the given Jacobians, shape (B, N, S, S)."""
-    batch_size, num_steps, size, _ = jacobians.shape
-    network = Network(partial(GivenJacobians, hidden_size=size), size**2, size).double()
-    targets = torch.zeros(batch_size, 1, size, dtype=torch.float64)
-    return Probe(network, SquaredError(num_steps, size), Batch(jacobians.flatten(2), targets, (num_steps,)))
-
-
-# The slow twin: the exact Jacobian of one sample and step at a time, multiplied out, one decomposition at the end.
-
-
-def slow_jacobians(cell: Recurrent, own_inputs: list[Tensor]) -> list[np.ndarray]:
-    state, found = cell.initial_state(1), []
-    for t, x_t in enumerate(own_inputs):
-        blocks = torch.autograd.functional.jacobian(lambda *parts, x=x_t, t=t: cell.step(x, parts, t), state)
-        shape = [part.numel() for part in state]
-        rows = [
-            torch.cat([block.reshape(n, m) for block, m in zip(row, shape, strict=True)], dim=1)
-            for row, n in zip(blocks, shape, strict=True)
-        ]
-        found.append(torch.cat(rows).detach().numpy())
-        state = tuple(part.detach() for part in cell.step(x_t, state, t))
-    return found
-
-
-def slow_exponents(jacobians: list[np.ndarray], frame: np.ndarray, transient_steps: int) -> np.ndarray:
-    for jacobian in jacobians[:transient_steps]:
-        frame = jacobian @ frame
-    product = np.linalg.qr(frame).Q
-    for jacobian in jacobians[transient_steps:]:
-        product = jacobian @ product
-    growth = np.log(np.abs(np.diag(np.linalg.qr(product).R))) / (len(jacobians) - transient_steps)
-    return np.sort(growth)[::-1]
-
-
-def slow_table(probe: Probe, num_exponents: int | None, num_samples: int, transient_steps: int) -> pd.DataFrame:
-    jacobians: dict[tuple[int, str], list[list[np.ndarray]]] = {}
-    for b in range(num_samples):
-        x = [x_t[None] for x_t in probe.batch.inputs[b]]
-        outputs = oracles_gradients.run_one_sample(probe.network, x, probe.batch.loss_steps)[2]
-        for index, layer in enumerate(probe.network.layers):
-            for name, cell in layer.items():  # type: ignore[operator]
-                direction = name.removesuffix("_cell")
-                own_inputs = oracles_gradients.inputs_of_layer(probe, x, outputs, index, direction)
-                own_inputs = [x_t.detach() for x_t in own_inputs]
-                jacobians.setdefault((index, direction), []).append(slow_jacobians(cell, own_inputs))
-    tables = [_slow_rows(*place, found, num_exponents, transient_steps) for place, found in jacobians.items()]
-    return pd.concat(tables, ignore_index=True)
-
-
-def _slow_rows(
-    layer: int, direction: str, jacobians: list[list[np.ndarray]], num_exponents: int | None, transient_steps: int
-) -> pd.DataFrame:
-    size = len(jacobians[0][0])
-    count = num_exponents or size
-    frames = [np.eye(size)] if count == size else list(tangent_maps.random_frames(size, count).numpy())
-    spectra = [np.array([slow_exponents(own, frame, transient_steps) for own in jacobians]) for frame in frames]
-    return pd.DataFrame(
-        {
-            "layer": layer,
-            "direction": direction,
-            "exponent": range(1, count + 1),
-            "exponent_median_nats_per_step": np.quantile(spectra[0], 0.5, axis=0),
-            "exponent_p10_nats_per_step": np.quantile(spectra[0], 0.1, axis=0),
-            "exponent_p90_nats_per_step": np.quantile(spectra[0], 0.9, axis=0),
-            "num_samples": len(jacobians),
-            "num_non_finite": 0,
-            "num_below_resolution": 0,
-            "window_steps": len(jacobians[0]) - transient_steps,
-            "transient_steps": transient_steps,
-            "state_size": size,
-            "sum_rule_residual_nats_per_step": 0.0 if count == size else np.nan,
-            "frame_residual_nats_per_step": np.nan if count == size else np.abs(spectra[0] - spectra[1]).max(),
-        }
-    )
-
-
 @cache
-def measured_and_expected(name: str, *options: Any) -> tuple[Probe, pd.DataFrame]:
+def measured_and_expected(
+    name: str, num_exponents: int | None, num_samples: int, transient_steps: int
+) -> tuple[Probe, pd.DataFrame]:
     torch.manual_seed(1)
     probe = random_probe(TWINS[name]().double(), 6)
-    return probe, slow_table(probe, *options)
+    return probe, slow_table(jacobians_along_inputs(probe, num_samples), num_exponents, transient_steps)
 
 
 def check_slow_twin(name: str, num_exponents: int | None, num_samples: int = 3, transient_steps: int = 2) -> None:
     probe, expected = measured_and_expected(name, num_exponents, num_samples, transient_steps)
-    found = read(probe, num_exponents, num_samples=num_samples, transient_steps=transient_steps)
-    residual = "sum_rule_residual_nats_per_step"
-    # A residual that should vanish has no relative error.
-    np.testing.assert_allclose(found[residual], expected[residual], rtol=0, atol=1e-8)
-    pd.testing.assert_frame_equal(
-        found.drop(columns=residual), expected.drop(columns=residual), rtol=1e-9, atol=0, check_dtype=False
-    )
+    check_equal(read(probe, num_exponents, num_samples=num_samples, transient_steps=transient_steps), expected)
 
 
 @pytest.mark.oracle("slow twin: exact Jacobians of one sample and step, multiplied out, from two random frames")
@@ -175,14 +86,14 @@ def test_full_spectrum_of_every_network_equals_the_slow_twin(name: str) -> None:
 def test_large_states_equal_the_slow_twin(
     name: str, num_exponents: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tangent_maps, "_MAX_DENSE_SIZE", 0)
+    monkeypatch.setattr(one_step_jacobians, "_MAX_DENSE_ENTRIES", 0)
     check_slow_twin(name, num_exponents)
 
 
 def test_spectrum_does_not_depend_on_how_the_steps_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = random_probe(one_layer(LSTM), input_len=11)
     whole = read(probe).filter(like="exponent")
-    monkeypatch.setattr(tangent_maps, "_MAX_ENTRIES", 4 * 4 * 36)
+    monkeypatch.setattr(one_step_jacobians, "_MAX_ENTRIES", 4 * 4 * 36)
     np.testing.assert_allclose(read(probe).filter(like="exponent"), whole, rtol=1e-12)
 
 
@@ -191,26 +102,26 @@ def test_window_begins_after_the_transient(transient_steps: int) -> None:
     check_slow_twin("lstm", 2, transient_steps=transient_steps)
 
 
-original = tangent_maps.tangent_maps
+original = StepJacobians.pushes
 
 
-def in_the_wrong_order(cell: Recurrent, x: Tensor, state: State) -> Iterator[tangent_maps.Push]:
-    return reversed(list(original(cell, x, state)))
+def in_the_wrong_order(self: StepJacobians) -> Iterator[Push]:
+    return reversed(list(original(self)))
 
 
-def over_the_hidden_state_alone(cell: Recurrent, x: Tensor, state: State) -> Iterator[tangent_maps.Push]:
-    for push in original(cell, x, state):
-        yield partial(_restricted, push, cell.hidden_size)
+def over_the_hidden_state_alone(self: StepJacobians) -> Iterator[Push]:
+    for push in original(self):
+        yield partial(_restricted, push)
 
 
-def _restricted(push: tangent_maps.Push, hidden_size: int, frame: Tensor) -> Tensor:
-    is_hidden = (torch.arange(frame.shape[1]) < hidden_size).to(frame).unsqueeze(-1)
-    return is_hidden * push(is_hidden * frame)
+def _restricted(push: Push, vectors: Tensor) -> Tensor:
+    is_hidden = (torch.arange(vectors.shape[-1]) < 3).to(vectors)
+    return is_hidden * push(is_hidden * vectors)
 
 
 @pytest.mark.parametrize("mutation", [in_the_wrong_order, over_the_hidden_state_alone])
 def test_wrong_jacobian_products_are_noticed(mutation: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tangent_maps, "tangent_maps", mutation)
+    monkeypatch.setattr(StepJacobians, "pushes", mutation)
     with pytest.raises(AssertionError):
         check_slow_twin("lstm", 2)
 
@@ -221,7 +132,7 @@ def test_wrong_jacobian_products_change_a_closed_form(
 ) -> None:
     check_product_of_two()
     check_forget_gates()
-    monkeypatch.setattr(tangent_maps, "tangent_maps", mutation)
+    monkeypatch.setattr(StepJacobians, "pushes", mutation)
     with pytest.raises(AssertionError):
         check_product_of_two() if mutation is in_the_wrong_order else check_forget_gates()
 
@@ -308,9 +219,71 @@ def test_diagonal_recurrence_has_the_logarithms_of_its_factors_in_order() -> Non
     np.testing.assert_allclose(found, np.log([0.875, 0.5, 0.25]), rtol=1e-9)
 
 
-def test_complex_pair_of_eigenvalues_counts_twice() -> None:
-    found = medians(linear(0.75 * np.array([[np.cos(1.0), -np.sin(1.0)], [np.sin(1.0), np.cos(1.0)]])))
-    np.testing.assert_allclose(found, np.log(0.75), rtol=1e-6)  # the weight was rounded to float32
+TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])
+TURNS = {
+    "complex pair": (0.75 * np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]]), [0.75, 0.75]),
+    "antisymmetric": (np.kron(np.diag([0.5, 0.8]), TURN), [0.8, 0.8, 0.5, 0.5]),
+    # h + ε (A − γ I) h with ε = 0.1, γ = 0.5 and A antisymmetric
+    "damped antisymmetric": (
+        0.95 * np.eye(4) + 0.1 * np.kron(np.diag([2.0, 3.0]), TURN),
+        np.hypot(0.95, [0.3, 0.3, 0.2, 0.2]),
+    ),
+    "complex pair and a real eigenvalue": (
+        np.block([[0.75 * TURN, np.zeros((2, 1))], [np.zeros((1, 2)), np.array([[1.25]])]]),
+        [1.25, 0.75, 0.75],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_complex_pair_of_eigenvalues_counts_twice(name: str) -> None:
+    weight, moduli = TURNS[name]
+    np.testing.assert_allclose(medians(linear(weight)), np.log(moduli), rtol=1e-9)
+
+
+def test_state_of_one_unit_has_the_mean_logarithm_of_its_derivative() -> None:
+    probe = random_probe(one_layer(Elman, 1), input_len=40)
+    weight_ih, weight_hh, bias_ih, bias_hh = (part.numpy(force=True) for part in cell_of(probe.network).parameters())
+    h, logarithms = np.zeros((4, 1)), []
+    for x in probe.batch.inputs.numpy().swapaxes(0, 1):
+        h = np.tanh(x @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh)
+        logarithms.append(np.log(np.abs((1 - h**2) * weight_hh)))
+    np.testing.assert_allclose(medians(probe), np.median(np.mean(logarithms, axis=0)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("num_exponents", [None, 2])
+def test_single_step_equals_the_slow_twin(num_exponents: int | None) -> None:
+    probe = random_probe(NETWORKS["bidirectional"]().double(), 1)
+    expected = slow_table(jacobians_along_inputs(probe, 4), num_exponents, 0)
+    check_equal(read(probe, num_exponents), expected)
+
+
+def test_henon_map_has_its_known_exponents_and_dimension() -> None:
+    """λ = 0.4192, −1.6231 and D = 1.258, Sprott (2003), Chaos and Time-Series Analysis; their sum is ln 0.3 exactly."""
+    rows = read(random_probe(henon_network(), input_len=3000, batch_size=1), transient_steps=100)
+    found = rows["exponent_median_nats_per_step"]
+    np.testing.assert_allclose(found.sum(), np.log(0.3), rtol=1e-9)
+    np.testing.assert_allclose(found, [0.4192, -1.6231], atol=0.02)
+    np.testing.assert_allclose(rows["kaplan_yorke_dimension_median"], 1.2583, atol=0.01)
+    np.testing.assert_allclose(rows["entropy_rate_median_nats_per_step"], found[0], rtol=1e-12)
+
+
+@pytest.mark.oracle("closed form: given diagonal Jacobians have the dimension and entropy that pencil and paper give")
+def test_dimension_and_entropy_of_given_diagonals() -> None:
+    """λ = (ln 3, −ln 9) has D = 1.5 and (ln 2, −ln 8) has D = 4/3; leading exponents alone leave both open."""
+    spectra = torch.tensor([[3.0, 1 / 9], [2.0, 1 / 8], [2.0, 1 / 8]], dtype=torch.float64)
+    jacobians = torch.diag_embed(spectra).unsqueeze(1).expand(-1, 6, 2, 2)
+    rows = read(probe_of(jacobians))
+    for name, dimension, rate in (
+        ("median", 4 / 3, np.log(2)),
+        ("p90", 4 / 3 + 0.8 / 6, np.log(2) + 0.8 * np.log(1.5)),
+    ):
+        np.testing.assert_allclose(rows[f"kaplan_yorke_dimension_{name}"], dimension, rtol=1e-9)
+        np.testing.assert_allclose(rows[f"entropy_rate_{name}_nats_per_step"], rate, rtol=1e-9)
+    assert (rows[["num_undefined_dimensions", "num_undefined_entropy_rates"]] == 0).all(axis=None)
+    leading = read(probe_of(jacobians), 1)
+    assert (leading[["num_undefined_dimensions", "num_undefined_entropy_rates"]] == 3).all(axis=None)
+    assert leading.filter(regex="dimension_|entropy_rate_m").isna().all(axis=None)
 
 
 @pytest.mark.oracle("closed form: a reflection keeps every length, exactly")
@@ -334,36 +307,42 @@ def test_independent_gaussian_jacobians_have_the_exponents_of_newman() -> None:
     assert (np.abs(found - expected) < 0.05).all()
 
 
-@pytest.mark.parametrize("cell", [Elman, LSTM, GRU])
-def test_sum_of_all_exponents_is_the_mean_log_determinant(cell: type[Recurrent]) -> None:
-    residual = read(random_probe(one_layer(cell, 5), input_len=100))["sum_rule_residual_nats_per_step"]
-    assert (residual < 1e-8).all()
+def shipped_cells() -> set[str]:
+    """Modules of `gradhorizon.cells` that define a recurrence."""
+    names = [f"gradhorizon.cells.{name}" for _, name, _ in pkgutil.iter_modules(cells.__path__)]
+    found = [own for name in names for own in vars(importlib.import_module(name)).values() if isinstance(own, type)]
+    return {own.__module__ for own in found if issubclass(own, Recurrent) and own is not Recurrent}
+
+
+def test_models_cover_every_shipped_cell() -> None:
+    assert {type(build_cell(name)).__module__ for name in ROOT_MODELS} == shipped_cells()
+
+
+@pytest.mark.parametrize("name", [*ROOT_MODELS, "rnn_relu"])
+def test_sum_of_all_exponents_is_the_mean_log_determinant(name: str) -> None:
+    torch.manual_seed(4)
+    network = build_network(name, input_size=2, hidden_size=5).double()
+    if getattr(cell_of(network), "nonlinearity", None) == "relu":
+        with torch.no_grad():
+            cell_of(network).rnn.weight_hh_l0.abs_()  # with the bias no unit is off, which would make a step singular
+            cell_of(network).rnn.bias_ih_l0.fill_(50.0)
+    rows = read(random_probe(network, input_len=60))
+    assert (rows["num_below_resolution"] == 0).all()
+    assert (rows["sum_rule_residual_nats_per_step"] < 1e-8).all()
 
 
 def test_sum_rule_notices_a_wrong_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = random_probe(one_layer(GRU), input_len=30)
-    doubled = [partial(_doubled, push) for push in original(*_first_layer(probe))]
-    monkeypatch.setattr(tangent_maps, "tangent_maps", lambda *_: iter(doubled))
+    monkeypatch.setattr(StepJacobians, "pushes", doubled)
     np.testing.assert_allclose(read(probe)["sum_rule_residual_nats_per_step"], 3 * np.log(2), rtol=1e-9)
 
 
-def _doubled(push: tangent_maps.Push, frame: Tensor) -> Tensor:
-    return 2 * push(frame)
+def doubled(self: StepJacobians) -> Iterator[Push]:
+    return (partial(_doubled, push) for push in original(self))
 
 
-def _first_layer(probe: Probe) -> tuple[Recurrent, Tensor, State]:
-    trace = probe.trace.layers[0]
-    return trace.cell, trace.inputs.detach(), trace.cell.initial_state(len(trace.inputs))
-
-
-def test_chaotic_network_has_a_positive_exponent_over_thousands_of_steps() -> None:
-    torch.manual_seed(0)
-    network = Network(partial(Elman, hidden_size=32, initialization=partial(gaussian, gain=3.0)), 2, 2)
-    probe = random_probe(network, input_len=2200, batch_size=1)
-    probe.batch.inputs.zero_()
-    rows = read(probe, 2, transient_steps=100)
-    assert (rows["num_non_finite"] == 0).all()
-    assert 0.1 < rows["exponent_median_nats_per_step"].iloc[0] < np.log(3)
+def _doubled(push: Push, vectors: Tensor) -> Tensor:
+    return 2 * push(vectors)
 
 
 def test_exponents_start_from_the_given_state() -> None:
@@ -373,44 +352,16 @@ def test_exponents_start_from_the_given_state() -> None:
         for parameter, value in zip(cell.rnn.all_weights[0], (0.0, 1.0, 0.0, 0.0), strict=True):
             parameter.fill_(value)
     state = torch.tensor([[0.0], [0.5], [2.0]], dtype=torch.float64)
-    found = tangent_maps.finite_time_exponents(cell, torch.zeros(3, 1, 1).double(), torch.eye(1), (state,))
-    torch.testing.assert_close(found, torch.log(1 - state.tanh().square()), rtol=1e-9, atol=1e-12)
-
-
-# Pushed vectors and exact Jacobians.
-
-
-@pytest.mark.parametrize("name", [name for name in TWINS if "deep" not in name and "attention" not in name])
-def test_pushed_vectors_and_exact_jacobians_are_one_map(name: str) -> None:
-    cell, x, state = _first_layer(random_probe(TWINS[name]().double()))
-    state = tuple(torch.randn_like(part) for part in state)
-    size = tangent_maps.state_size(cell)
-    pushed = next(tangent_maps.tangent_maps(cell, x, state))(torch.eye(size).double().expand(len(x), size, size))
-    flat = torch.cat([part.flatten(1) for part in state], dim=1)
-    projected = torch.utils._pytree.tree_map(lambda part: part[:, 0].detach(), cell.project(x))
-    exact = tangent_maps.exact_jacobians(cell, projected, flat)
-    torch.testing.assert_close(pushed, exact, rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.parametrize("cell", [Elman, LSTM, GRU])
-def test_pushing_forward_is_the_adjoint_of_pulling_back(cell: type[Recurrent]) -> None:
-    layer = cell(2, 3).double()
-    x = torch.randn(2, 1, 2, dtype=torch.float64)
-    state = tuple(torch.randn(2, *shape, dtype=torch.float64).requires_grad_() for shape in layer.state_shapes.values())
-    u, v = (torch.randn(2, tangent_maps.state_size(layer), dtype=torch.float64) for _ in range(2))
-    with torch.no_grad():
-        pushed = next(tangent_maps.tangent_maps(layer, x, state))(v.unsqueeze(-1)).squeeze(-1)
-    found = torch.autograd.grad(layer.step(x[:, 0], state), state, u.split(3, dim=1))
-    torch.testing.assert_close((u * pushed).sum(), (torch.cat(found, dim=1) * v).sum(), rtol=1e-12, atol=0)
+    maps = StepJacobians(cell, torch.zeros(3, 1, 1).double(), (state,))
+    found = finite_time_exponents(maps, torch.ones(1, 1, 1))
+    torch.testing.assert_close(found[0], torch.log(1 - state.tanh().square()), rtol=1e-9, atol=1e-12)
 
 
 def test_determinants_do_not_depend_on_how_the_steps_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell, x, _ = _first_layer(random_probe(one_layer(LSTM), input_len=11))
-    whole = tangent_maps.mean_log_determinants(cell, x, transient_steps=2)
-    monkeypatch.setattr(tangent_maps, "_MAX_ENTRIES", 4 * len(x) * 36)
-    torch.testing.assert_close(
-        tangent_maps.mean_log_determinants(cell, x, transient_steps=2), whole, rtol=1e-12, atol=0
-    )
+    maps = first_layer(random_probe(one_layer(LSTM), input_len=11))
+    whole = mean_log_determinants(maps, transient_steps=2)
+    monkeypatch.setattr(one_step_jacobians, "_MAX_ENTRIES", 4 * 4 * 36)
+    torch.testing.assert_close(mean_log_determinants(maps, transient_steps=2), whole, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("qr_every_steps", [2, 3, 100])
@@ -448,14 +399,7 @@ def test_one_singular_step_in_the_window_is_enough_and_one_before_it_is_not() ->
 
 @pytest.mark.parametrize("num_exponents", [None, 2])
 def test_nan_parameters_are_counted_not_raised(num_exponents: int | None) -> None:
-    network = NETWORKS["lstm"]()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.fill_(torch.nan)
-    rows = read(random_probe(network), num_exponents)
-    assert (rows["num_non_finite"] == 4).all()
-    assert (rows["num_below_resolution"] == 0).all()
-    assert rows.filter(like="nats_per_step").isna().all(axis=None)
+    check_nan_parameters_are_counted(partial(read, num_exponents=num_exponents), num_samples=4)
 
 
 def test_one_broken_sample_leaves_the_others_as_they_are() -> None:
@@ -486,24 +430,14 @@ def test_products_far_beyond_float64_are_measured() -> None:
 # Nothing else is changed, and nothing is accepted that cannot be measured.
 
 
-def test_reading_leaves_network_and_random_state_bit_identical() -> None:
-    probe = random_probe(NETWORKS["bidirectional"]())
-    before = [parameter.detach().clone() for parameter in probe.network.parameters()]
-    random_state = torch.get_rng_state()
-    read(probe, 2)
-    assert all(torch.equal(a, b) for a, b in zip(before, probe.network.parameters(), strict=True))
-    assert all(parameter.grad is None for parameter in probe.network.parameters())
-    assert torch.equal(torch.get_rng_state(), random_state)
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("num_exponents", [None, 2])
-def test_reading_twice_in_any_mode_gives_the_same_bits(mode: Callable[[], Any], num_exponents: int | None) -> None:
-    network = NETWORKS["deep"]()
-    expected = read(random_probe(network), num_exponents)
-    with mode():
-        found = read(random_probe(network), num_exponents)
-    pd.testing.assert_frame_equal(found, expected, rtol=0, atol=0)
+def test_measuring_changes_nothing_and_repeats_to_the_bit(num_exponents: int | None) -> None:
+    check_measuring_changes_nothing(partial(read, num_exponents=num_exponents))
+
+
+@pytest.mark.parametrize("num_exponents", [None, 2])
+def test_any_mode_gives_the_same_bits(num_exponents: int | None) -> None:
+    check_any_mode_gives_the_same_bits(partial(read, num_exponents=num_exponents))
 
 
 def test_spectrum_goes_on_after_reading_the_gradients_of_the_same_probe() -> None:
@@ -520,7 +454,7 @@ def test_network_without_recurrence_gives_no_rows() -> None:
 
 
 def test_large_states_get_two_random_frames_in_place_of_the_sum_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lyapunov_spectrum, "MAX_SUM_RULE_SIZE", 2)
+    monkeypatch.setattr(exponent_rows, "MAX_SUM_RULE_SIZE", 2)
     rows = read(random_probe(NETWORKS["gru"]()))
     assert rows["sum_rule_residual_nats_per_step"].isna().all()
     assert (rows["frame_residual_nats_per_step"] > 0).all()
@@ -535,6 +469,16 @@ def test_more_exponents_than_the_state_has_are_refused() -> None:
 def test_transient_as_long_as_the_sequence_is_refused(transient_steps: int) -> None:
     with pytest.raises(ValueError, match="at least 1 step after the transient"):
         read(random_probe(NETWORKS["lstm"]()), 2, transient_steps=transient_steps)
+
+
+def test_network_and_task_that_cannot_be_measured_are_refused_before_training() -> None:
+    check = partial(LyapunovSpectrum(LogSpaced(), 7, transient_steps=4).check, task=SquaredError(4))
+    with pytest.raises(ValueError, match=r"`num_exponents` must be at most the state size, got 7 for the 6 entries"):
+        check(NETWORKS["deep"]())
+    with pytest.raises(ValueError, match=r"at least 1 step after the transient, got `transient_steps`=4 and 4 steps"):
+        check(one_layer(LSTM, 4))
+    check(one_layer(LSTM, 4), task=SquaredError(5))
+    check(Network(partial(PerStepLayer, hidden_size=3), 2, 2))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from gradhorizon.cells.elman import Elman
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.lstm import LSTM
 from gradhorizon.measurements import jacobian_products
-from gradhorizon.measurements.jacobian_products import StepJacobians, product_spectra
+from gradhorizon.measurements.jacobian_products import product_spectra
+from gradhorizon.measurements.one_step_jacobians import StepJacobians
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.measurements.state_jacobians import StateJacobians, log_quantiles_of_logs
@@ -254,9 +255,10 @@ def mutated_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_hidden_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     true = StepJacobians.matrix
-    half = property(lambda self: torch.stack(self._states, dim=1)[..., :3])
-    monkeypatch.setattr(StepJacobians, "states", half)
     monkeypatch.setattr(StepJacobians, "matrix", lambda self, t: true(self, t)[:, :3, :3])
+    product = product_spectra
+    half = lambda jacobians, lags, like: product(jacobians, lags, like[:, :3])  # noqa: E731
+    monkeypatch.setattr(jacobian_products, "product_spectra", half)
 
 
 @pytest.mark.parametrize("mutate", [mutated_transposed, mutated_order, mutated_hidden_state_alone])

@@ -18,15 +18,14 @@ Notation: B batch, S size of the full state, K vectors, L lags, t* last step; lo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradhorizon.cells.cell import Recurrent, State, select_step
+from gradhorizon.measurements.one_step_jacobians import StepJacobians
 
 _NUM_START_VECTORS = 8  # of the power iteration
 
@@ -46,60 +45,6 @@ class LogSpectra:
     sigma_max: Float[Tensor, "B L"]
     sigma_min: Float[Tensor, "B L"]
     relative_standard_error: Float[Tensor, "B L"]
-
-
-class StepJacobians:
-    """J_1 … J_N of a cell along a batch, from its initial state, as linear maps of the flattened full state.
-
-    Args:
-        cell: the recurrence.
-        inputs: what the cell itself consumed, shape (B, N, D).
-    """
-
-    def __init__(self, cell: Recurrent, inputs: Float[Tensor, "B N D"]) -> None:
-        self._cell = cell
-        with torch.no_grad():
-            self._projected = cell.project(inputs)
-            state = cell.initial_state(len(inputs))
-            self._states = [_flat(state)]
-            for t in range(1, inputs.shape[1]):
-                state = cell.recur(select_step(self._projected, t - 1), state)
-                self._states.append(_flat(state))
-
-    @property
-    def states(self) -> Float[Tensor, "B N S"]:
-        """s_0 … s_{N−1}, at which the Jacobians are taken, shape (B, N, S)."""
-        return torch.stack(self._states, dim=1)
-
-    def matrix(self, t: int) -> Float[Tensor, "B S S"]:
-        """J_t, rows ∂(entry of s_t), columns ∂(entry of s_{t−1}), shape (B, S, S)."""
-        like = self._states[t - 1]
-        basis = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
-        return self.pull(t, basis.unsqueeze(1).expand(-1, len(like), -1)).transpose(0, 1)
-
-    def pull(self, t: int, rows: Float[Tensor, "K B S"]) -> Float[Tensor, "K B S"]:
-        """Products J_tᵀ u with K vectors u per sample."""
-        with torch.no_grad():
-            return torch.func.vmap(self._transposed(t))(rows)
-
-    def push(self, t: int, columns: Float[Tensor, "K B S"]) -> Float[Tensor, "K B S"]:
-        """Products J_t v with K vectors v per sample: the transpose of the transpose."""
-        with torch.no_grad():
-            twice = torch.func.vjp(self._transposed(t), torch.zeros_like(columns[0]))[1]
-            return torch.func.vmap(lambda column: twice(column)[0])(columns)
-
-    def _transposed(self, t: int) -> Callable[[Tensor], Tensor]:
-        return lambda row: torch.func.vjp(partial(self._advance, t), self._states[t - 1])[1](row)[0]
-
-    def _advance(self, t: int, flat: Tensor) -> Tensor:
-        shapes = list(self._cell.state_shapes.values())
-        parts = flat.split([math.prod(shape) for shape in shapes], dim=1)
-        state = tuple(part.unflatten(1, shape or (1,)) for part, shape in zip(parts, shapes, strict=True))
-        return _flat(self._cell.recur(select_step(self._projected, t - 1), state))
-
-
-def _flat(state: State) -> Float[Tensor, "B S"]:
-    return torch.cat([part.flatten(1) for part in state], dim=1)
 
 
 def exact_spectra(maps: StepJacobians, last: int, lags: Sequence[int]) -> LogSpectra:

@@ -10,7 +10,6 @@ Notation: B samples, L lags, P quantiles, S size of the full state, t* the direc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -19,13 +18,10 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from gradhorizon.measurements.jacobian_products import (
-    LogSpectra,
-    StepJacobians,
-    exact_spectra,
-    projected_spectra,
-)
+from gradhorizon.measurements.jacobian_products import LogSpectra, exact_spectra, projected_spectra
 from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.measurements.one_step_jacobians import StepJacobians, state_size
+from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import PROBABILITIES, table_rows
@@ -115,10 +111,10 @@ class StateJacobians(ProbeMeasurement):
         num_power_iterations: int = 4,
     ) -> None:
         super().__init__(schedule)
-        _refuse_below("num_samples", num_samples, 1)
-        _refuse_below("max_exact_size", max_exact_size, 0)
-        _refuse_below("num_projections", num_projections, 2)
-        _refuse_below("num_power_iterations", num_power_iterations, 0)
+        refuse_below("num_samples", num_samples, 1)
+        refuse_below("max_exact_size", max_exact_size, 0)
+        refuse_below("num_projections", num_projections, 2)
+        refuse_below("num_power_iterations", num_power_iterations, 0)
         self.num_samples = num_samples
         self.max_exact_size = max_exact_size
         self.num_projections = num_projections
@@ -131,7 +127,7 @@ class StateJacobians(ProbeMeasurement):
 
     def _layer_rows(self, trace: LayerTrace, probe_lags: list[int]) -> pd.DataFrame:
         lags = [lag for lag in probe_lags if lag <= trace.read_step]
-        size = sum(math.prod(shape) for shape in trace.cell.state_shapes.values())
+        size = state_size(trace.cell)
         is_exact = size <= self.max_exact_size
         columns = {
             "layer": trace.layer,
@@ -159,11 +155,6 @@ class StateJacobians(ProbeMeasurement):
 
 
 _NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in StateJacobians.table.columns}
-
-
-def _refuse_below(name: str, value: int, lowest: int) -> None:
-    if value < lowest:
-        raise ValueError(f"`{name}` must be at least {lowest}, got {value}")
 
 
 def jacobian_summaries(spectra: LogSpectra) -> dict[str, np.ndarray]:

@@ -1,0 +1,127 @@
+r"""Lyapunov exponents of every layer and direction left to itself: no input, from random states.
+
+.. math:: s_t = \mathrm{recur}(\mathrm{project}(0),\, s_{t-1}), \qquad s_0 \sim \mathcal N(0, I)
+
+Biases stay. A layer above the first one is alone too: what the lower ones would feed it is 0 as well. This is the
+system of random-network theory (`gradhorizon.theory.mean_field_tanh_growth_rate`), and says what a recurrence does of
+its own accord; what it does along the task's input is `lyapunov_spectrum`.
+
+Exponents over a finite window from a few trajectories are estimates: a network with several attractors has several
+spectra, and trajectories that share a spectrum scatter about it as the window's length allows.
+
+Notation: B trajectories, N steps, S size of the full state, K exponents.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pandas as pd
+import torch
+
+from gradhorizon.cells.cell import Recurrent, State
+from gradhorizon.measurements.exponent_rows import (
+    Window,
+    attractor_columns,
+    attractor_summaries,
+    exponent_columns,
+    exponent_summaries,
+    recurrent_cells,
+    spectrum_rows,
+)
+from gradhorizon.measurements.lyapunov_exponents import refuse_empty_window
+from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.measurements.one_step_jacobians import StepJacobians, state_size
+from gradhorizon.measurements.options import refuse_below
+from gradhorizon.measurements.probe import Probe
+from gradhorizon.measurements.schedule import Schedule
+from gradhorizon.network import LayerTrace, Network
+from gradhorizon.records import Table
+from gradhorizon.tasks.task import Task
+
+
+class AutonomousSpectrum(ProbeMeasurement):
+    """Leading or all Lyapunov exponents of each recurrence without input, from random initial states.
+
+    It reads the cells alone, and of the probe batch nothing. The residuals are those of `LyapunovSpectrum`.
+
+    Args:
+        schedule: when it fires.
+        num_exponents: K, the leading ones; all S of every layer if None.
+        num_steps: N, the transient included.
+        transient_steps: steps before the window, in which the state finds its attractor.
+        num_trajectories: B, initial states with entries drawn from N(0, 1), the same ones always.
+        qr_every_steps: steps between two QR decompositions.
+
+    Raises:
+        ValueError: fewer than 1 exponent, trajectory or step between decompositions, a negative transient, or one as
+            long as the trajectory.
+
+    Source: Sompolinsky, Crisanti & Sommers (1988), https://doi.org/10.1103/PhysRevLett.61.259, for the large random
+        network without input; Engelken, Wolf & Abbott (2023), https://doi.org/10.1103/PhysRevResearch.5.043044, for
+        its full spectrum, dimension and entropy rate.
+    """
+
+    table: ClassVar[Table] = Table(
+        "autonomous_spectrum",
+        "Lyapunov exponents over the full state of a layer without input, summarised over random initial states",
+        (*exponent_columns("the full state", "trajectories"), *attractor_columns("trajectories")),
+    )
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        num_exponents: int | None = 8,
+        num_steps: int = 1000,
+        transient_steps: int = 200,
+        num_trajectories: int = 2,
+        qr_every_steps: int = 1,
+    ) -> None:
+        super().__init__(schedule)
+        refuse_below("num_trajectories", num_trajectories, 1)
+        self.window = Window(num_exponents, transient_steps, qr_every_steps)
+        refuse_empty_window(num_steps, transient_steps)
+        self.num_steps = num_steps
+        self.num_trajectories = num_trajectories
+
+    def check(self, network: Network, task: Task) -> None:  # noqa: ARG002, no task is fed
+        """Refuse what `read` would refuse, before any training.
+
+        Args:
+            network: built as it will be trained.
+            task: the protocol.
+
+        Raises:
+            ValueError: more exponents than a layer's state has entries.
+        """
+        for cell in recurrent_cells(network):
+            self.window.count(cell, state_size(cell))
+
+    def read(self, probe: Probe) -> pd.DataFrame:
+        """One row per layer, direction and exponent; no rows without a recurrent layer.
+
+        Raises:
+            ValueError: more exponents than the state has entries.
+        """
+        return spectrum_rows(self.table, probe.trace.layers, self._columns)
+
+    def _columns(self, trace: LayerTrace) -> dict[str, Any]:
+        count = self.window.count(trace.cell, state_size(trace.cell))
+        state = random_states(trace.cell, self.num_trajectories)
+        inputs = state[0].new_zeros(1, 1, 1).expand(self.num_trajectories, self.num_steps, trace.cell.input_size)
+        maps = StepJacobians(trace.cell, inputs, state)
+        spectrum = self.window.spectrum(maps, count)
+        return {**exponent_summaries(spectrum, self.window, maps), **attractor_summaries(spectrum, maps.size)}
+
+
+def random_states(cell: Recurrent, count: int) -> State:
+    """States with entries from N(0, 1), drawn by a private generator of fixed seed: the same ones always.
+
+    Args:
+        cell: whose states, with the dtype and device of its own initial state.
+        count: B.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part) for part in cell.initial_state(count)
+    )
