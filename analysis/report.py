@@ -126,7 +126,8 @@ def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame) -> str:
 _VERDICT_HEAD = (
     "<thead><tr><th>model</th><th>parameters</th><th>λ at init<br>[nats/step]</th><th>λ after<br>training</th>"
     "<th>horizon at init<br>[steps]</th><th>horizon after<br>training</th><th>solved</th><th>95 %<br>interval</th>"
-    '<th>steps to<br>solve</th><th class="left">at init</th><th class="left">after training</th></tr></thead>'
+    '<th>steps to<br>solve</th><th class="left">at init</th><th class="left">after training</th>'
+    '<th class="left">decay law<br>at init</th><th class="left">after training</th></tr></thead>'
 )
 
 
@@ -137,7 +138,8 @@ def _verdict_row(row: dict[str, Any], color: str) -> str:
     pills = "".join(
         f'<td class="left">{_pill(verdicts.short_verdict(row, stage))}</td>' for stage in ("init", "trained")
     )
-    return f'<tr data-series="{name}"><td><i style="background:{color}"></i>{name}</td>{numbers}{pills}</tr>'
+    laws = "".join(f'<td class="left">{escape(said[column])}</td>' for column in (16, 17))
+    return f'<tr data-series="{name}"><td><i style="background:{color}"></i>{name}</td>{numbers}{pills}{laws}</tr>'
 
 
 def _pill(text: str) -> str:

@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis import appearance, command_line, growth
 from analysis.cohort import CELL, MEMBER, Cohort
+from analysis.decay_law import columns, decay_law
 from analysis.gradient_profile import TABLES, left_out, seed_profiles
 from analysis.growth import MIN_SEEDS
 from analysis.stages import STAGES
@@ -48,7 +49,8 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     Columns: series, task, seq_len, input_len, stage, num_seeds, span (longest lag, steps); rate, rate_low, rate_high
     (nats per step; median of the seeds and its interval, or their range); horizon, horizon_low, horizon_high (steps;
     of the median profile, and its interval or the seeds' range), each with ``…_is_censored``; has_interval (bootstrap
-    interval, otherwise range); stable_rate (nats per step); verdict; tendency; num_zero_lags; color, marker.
+    interval, otherwise range); stable_rate (nats per step); verdict; tendency; num_zero_lags; color, marker; and those
+    of `analysis.decay_law.columns`.
     """
     groups = seed_profiles(cohort).groupby([*CELL, "stage"], sort=True)
     rows = [dict(zip([*CELL, "stage"], key, strict=True)) | _quantities(group) for key, group in groups]
@@ -70,6 +72,7 @@ def _quantities(group: pd.DataFrame) -> dict[str, Any]:
         "num_zero_lags": int((growth.median_profile(profiles) == 0).sum()),
         **_rate(rates),
         **_horizon(lags, profiles),
+        **columns(decay_law(lags, profiles)),
     }
 
 

@@ -17,25 +17,31 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis import command_line, sequence_length_scaling, solving
+from analysis import command_line, decay_law, sequence_length_scaling, solving
 from analysis.cohort import CELL, Cohort, records
 from analysis.gradient_profile import TABLES
 from analysis.stages import STAGES
 
 SHORT = {"at init": "init", "after training": "trained"}
 """Stage -> the suffix of its columns."""
-_PER_STAGE = ("num_seeds", "rate", "rate_low", "rate_high", "horizon", "horizon_is_censored", "verdict", "tendency")
+_PER_STAGE = ("num_seeds", "rate", "rate_low", "rate_high", "horizon", "horizon_is_censored", "verdict", "tendency",
+              "decay_law", "decay_reason", "power_law_exponent", "power_law_exponent_low", "power_law_exponent_high",
+              "decay_evidence", "decay_evidence_low", "decay_evidence_high", "num_excluded_norms")  # fmt: skip
 HEADER = ("model", "task", "T", "parameters", "growth rate at init [nats/step]", "after training",
           "horizon at init [steps]", "after training", "verdict at init", "after training", "seeds at init",
-          "after training", "solved", "95 % interval", "steps to solve", "diverged")  # fmt: skip
+          "after training", "solved", "95 % interval", "steps to solve", "diverged", "decay law at init",
+          "after training")  # fmt: skip
 TERMINAL_WIDTH = 100
+_SHORT_LAWS = {decay_law.EXPONENTIAL: "exp", decay_law.POWER_LAW: "pow", decay_law.UNDECIDED: "?"}
 
 
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """One row per model, task and length.
 
     Columns: series, task, seq_len, input_len, num_parameters; for each stage (suffix ``_init`` and ``_trained``)
-    num_seeds, rate, rate_low, rate_high (nats per step), horizon (steps), horizon_is_censored, verdict, tendency;
+    num_seeds, rate, rate_low, rate_high (nats per step), horizon (steps), horizon_is_censored, verdict, tendency,
+    decay_law, decay_reason, power_law_exponent and decay_evidence (nats per lag, positive for exponential) with
+    …_low and …_high, num_excluded_norms (zero or not finite, over all seeds);
     num_solved, num_finished, solved_low, solved_high (Wilson), steps_to_solve (Kaplan–Meier median, infinite if half
     never solve), num_steps (the budget), num_diverged, num_unfinished.
     """
@@ -97,6 +103,7 @@ def _spoken_row(row: dict[str, Any]) -> list[str]:
         f"{row['solved_low']:.2f}–{row['solved_high']:.2f}" if row["num_finished"] else "–",
         spoken_steps(row),
         str(row["num_diverged"]) if row["num_diverged"] else "–",
+        *(spoken_law(row, stage) for stage in stages),
     ]
 
 
@@ -119,6 +126,16 @@ def spoken_horizon(row: dict[str, Any], stage: str) -> str:
     if pd.isna(row[f"horizon_{stage}"]):
         return "–"
     return f"{'> ' if row[f'horizon_is_censored_{stage}'] else ''}{row[f'horizon_{stage}']:.0f}"
+
+
+def spoken_law(row: dict[str, Any], stage: str) -> str:
+    """The decay law with its exponent and evidence, or why it is undecided; ``–`` if nothing was measured."""
+    law = _text(row[f"decay_law_{stage}"])
+    if law == decay_law.UNDECIDED:
+        return f"{law}: {row[f'decay_reason_{stage}']}"
+    alpha, low, high = (row[f"power_law_exponent{end}_{stage}"] for end in ("", "_low", "_high"))
+    exponent = f", α = {alpha:.2f} ({low:.2f} to {high:.2f})" if law == decay_law.POWER_LAW else ""
+    return law if law == "–" else f"{law}{exponent}, by {abs(row[f'decay_evidence_{stage}']):.1f} nats/lag"
 
 
 def spoken_steps(row: dict[str, Any]) -> str:
@@ -164,12 +181,23 @@ def _terminal_table(title: str, rows: pd.DataFrame) -> Table:
     shown.add_column("\nmodel", overflow="fold", max_width=24)
     for name in ("\nparams", "λ\ninit", "λ\nafter", "horizon\ninit", "horizon\nafter", "\nsolved", "solved\nat step"):
         shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("\nverdict: init → after", overflow="fold")
+    shown.add_column("law: init\n→ after", no_wrap=True)
+    shown.add_column("verdict: init\n→ after", overflow="fold")
     for row in records(rows):
         said = _spoken_row(row)
-        verdict = f"{short_verdict(row, 'init')} → {short_verdict(row, 'trained')}"
-        shown.add_row(escape(said[0]), said[3], *said[4:8], said[12], said[14], verdict)
+        law, verdict = (f"{short(row, 'init')} → {short(row, 'trained')}" for short in (short_law, short_verdict))
+        shown.add_row(escape(said[0]), said[3], *said[4:8], said[12], said[14], law, verdict)
     return shown
+
+
+def short_law(row: dict[str, Any], stage: str) -> str:
+    """``exp``, ``pow``, ``?`` if undecided, ``–`` if nothing was measured.
+
+    Args:
+        row: of `summarise`.
+        stage: ``init`` or ``trained``.
+    """
+    return _SHORT_LAWS.get(row[f"decay_law_{stage}"], "–")
 
 
 def short_verdict(row: dict[str, Any], stage: str) -> str:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -69,6 +70,7 @@ def test_model_whose_seeds_all_diverged_has_a_row_without_an_end(tmp_path: Path)
     row = records(verdicts.summarise(read_cohort([tmp_path])))[0]
     assert verdicts.spoken_rate(row, "trained") == "–"
     assert verdicts.spoken_horizon(row, "trained") == "–"
+    assert verdicts.spoken_law(row, "trained") == verdicts.short_law(row, "trained") == "–"
 
 
 def test_markdown_has_as_many_cells_in_every_row_and_no_tags(table: pd.DataFrame) -> None:
@@ -81,6 +83,38 @@ def test_csv_reads_back_as_the_table(table: pd.DataFrame, tmp_path: Path) -> Non
     verdicts.save(table, tmp_path)
     read = pd.read_csv(tmp_path / "verdicts.csv")
     assert read["rate_init"].tolist() == pytest.approx(table["rate_init"].tolist(), rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def decaying(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Five seeds, exponential at init and a power law of exponent about 0.5 after training."""
+    root = tmp_path_factory.mktemp("decaying")
+    trained = [lambda lags, power=power: np.maximum(lags, 1.0) ** -power for power in (0.48, 0.49, 0.50, 0.51, 0.52)]
+    SyntheticRun(
+        seq_len=200, input_len=220, init=exponential(-0.5), trained=trained, outcomes=(None,) * 5, num_steps=100
+    ).write(root)
+    return verdicts.summarise(read_cohort([root]))
+
+
+def test_table_holds_the_decay_law_with_exponent_interval_and_evidence(decaying: pd.DataFrame) -> None:
+    row = decaying.iloc[0]
+    assert (row["decay_law_init"], row["decay_law_trained"]) == ("exponential", "power law")
+    assert row["power_law_exponent_trained"] == pytest.approx(0.5, abs=1e-9)
+    assert 0.47 < row["power_law_exponent_low_trained"] < 0.5 < row["power_law_exponent_high_trained"] < 0.53
+    assert row["decay_evidence_low_init"] > 0 > row["decay_evidence_high_trained"]
+
+
+def test_spoken_law_names_exponent_evidence_or_the_reason(decaying: pd.DataFrame, table: pd.DataFrame) -> None:
+    row = records(decaying)[0]
+    assert verdicts.spoken_law(row, "trained").startswith("power law, α = 0.50 (0.4")
+    assert verdicts.spoken_law({**row, "decay_evidence_init": 1.26}, "init") == "exponential, by 1.3 nats/lag"
+    assert verdicts.spoken_law(records(table)[0], "init") == "undecided: not estimable (3 seeds)"
+
+
+def test_terminal_shows_the_law_in_a_word(decaying: pd.DataFrame) -> None:
+    stream = io.StringIO()
+    verdicts.show(decaying, Console(file=stream, width=verdicts.TERMINAL_WIDTH))
+    assert "exp → pow" in stream.getvalue()
 
 
 def test_terminal_table_fits_a_hundred_columns_and_keeps_labels_literal(tmp_path: Path) -> None:

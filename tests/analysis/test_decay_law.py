@@ -1,0 +1,208 @@
+"""Decay laws of synthetic profiles whose law is known, and of those that have none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from analysis.decay_law import MIN_EVIDENCE, DecayLaw, columns, decay_law, even_handed, fit_laws
+from gradhorizon import theory
+
+LAGS = np.arange(300)
+SPARSE = np.unique(np.geomspace(1, 1000, 48).round().astype(int))
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def exponential(lags: np.ndarray, rate: float) -> np.ndarray:
+    return np.exp(rate * lags)
+
+
+def power_law(lags: np.ndarray, exponent: float) -> np.ndarray:
+    return np.maximum(lags, 1.0) ** -exponent
+
+
+def white(generator: np.random.Generator, size: int) -> np.ndarray:
+    return generator.standard_normal((5, size))
+
+
+def persistent(generator: np.random.Generator, size: int) -> np.ndarray:
+    """Noise of unit variance whose neighbours agree: first-order autoregression with coefficient 0.95."""
+    noise = white(generator, size)
+    for step in range(1, size):
+        noise[:, step] = 0.95 * noise[:, step - 1] + math.sqrt(1 - 0.95**2) * noise[:, step]
+    return noise
+
+
+def random_walk(generator: np.random.Generator, size: int) -> np.ndarray:
+    return np.cumsum(white(generator, size), axis=1)
+
+
+def noisy(profile: np.ndarray, scale: float, draw: Draw = white, seed: int = 0) -> np.ndarray:
+    return profile * np.exp(scale * draw(np.random.default_rng(seed), len(profile)))
+
+
+@pytest.mark.parametrize("lags", [LAGS, SPARSE], ids=["dense", "log-spaced"])
+@pytest.mark.parametrize("rate", [-0.5, -0.05, -0.01, 0.02])
+@pytest.mark.parametrize("scale", [0.0, 0.01, 0.1])
+def test_exponential_profiles_are_found_with_their_rate(lags: np.ndarray, rate: float, scale: float) -> None:
+    found = decay_law(lags, noisy(exponential(lags, rate), scale))
+    assert (found.law, found.reason) == ("exponential", "")
+    assert found.rate == pytest.approx(rate, abs=1e-12 + 3 * scale / lags[-1])
+    assert found.rate_interval is not None
+    assert found.rate_interval.low <= found.rate <= found.rate_interval.high
+    assert found.evidence > MIN_EVIDENCE
+
+
+@pytest.mark.parametrize("lags", [LAGS, SPARSE], ids=["dense", "log-spaced"])
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, -0.6])
+@pytest.mark.parametrize("scale", [0.0, 0.01, 0.1])
+def test_power_laws_are_found_with_their_exponent(lags: np.ndarray, exponent: float, scale: float) -> None:
+    found = decay_law(lags, noisy(power_law(lags, exponent), scale))
+    assert (found.law, found.reason) == ("power law", "")
+    assert found.exponent == pytest.approx(exponent, abs=1e-12 + 0.5 * scale)
+    assert found.exponent_interval is not None
+    assert found.exponent_interval.low <= found.exponent <= found.exponent_interval.high
+    assert found.evidence < -MIN_EVIDENCE
+
+
+@pytest.mark.parametrize("draw", [white, persistent])
+def test_laws_are_found_through_noise_that_persists(draw: Draw) -> None:
+    assert decay_law(LAGS, noisy(exponential(LAGS, -0.05), 0.3, draw)).law == "exponential"
+    assert decay_law(LAGS, noisy(power_law(LAGS, 1.5), 0.3, draw)).law == "power law"
+
+
+@pytest.mark.parametrize(("draw", "scale"), [(white, 0.3), (white, 3.0), (persistent, 2.0), (random_walk, 0.5)])
+def test_noise_has_no_law(draw: Draw, scale: float) -> None:
+    assert decay_law(LAGS, noisy(np.ones(300), scale, draw)).law == "undecided"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("draw", "scale"), [(white, 0.3), (white, 3.0), (persistent, 2.0), (random_walk, 0.5)])
+def test_pure_noise_is_given_a_law_at_most_once_in_twenty(draw: Draw, scale: float) -> None:
+    laws = [decay_law(LAGS[:100], noisy(np.ones(100), scale, draw, seed)).law for seed in range(200)]
+    assert sum(law != "undecided" for law in laws) <= 10
+
+
+def halfway(longest: int) -> tuple[np.ndarray, np.ndarray]:
+    lags = np.arange(1, longest + 1)
+    return lags, np.exp(-4 * ((lags - 1) / (longest - 1) + np.log(lags) / np.log(longest)))
+
+
+@pytest.mark.parametrize("longest", [10, 30, 100, 300, 1000, 10_000])
+def test_profile_halfway_between_the_laws_is_evidence_for_neither(longest: int) -> None:
+    lags, profile = halfway(longest)
+    fitted = fit_laws(lags, profile)
+    assert fitted is not None
+    assert abs(fitted.evidence) < MIN_EVIDENCE
+    assert decay_law(lags, np.tile(profile, (5, 1))).reason == "neither law is clearly better"
+
+
+def test_law_that_misses_the_profile_is_not_preferred_for_missing_less() -> None:
+    steps = np.where(LAGS < 150, 1.0, 1e-3)
+    assert decay_law(LAGS, noisy(steps, 0.01)).reason == "neither law explains it"
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3])
+def test_flat_profile_has_no_law(scale: float) -> None:
+    found = decay_law(LAGS, noisy(np.ones(300), scale))
+    assert (found.law, found.reason) == ("undecided", "changes by less than a factor of 10")
+    assert found.rate == pytest.approx(0, abs=1e-3)
+    assert found.exponent == pytest.approx(0, abs=0.2)
+
+
+@pytest.mark.parametrize("num_seeds", [0, 1, 4])
+def test_fewer_than_five_seeds_are_not_estimable(num_seeds: int) -> None:
+    found = decay_law(LAGS, np.tile(exponential(LAGS, -0.1), (num_seeds, 1)))
+    words = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+    assert (found.law, found.reason) == ("undecided", f"not estimable ({words})")
+    assert (found.rate_interval, found.exponent_interval, found.evidence_interval) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("last_lag", "reason"),
+    [(0, "fewer than 8 usable lags in 5 of 5 seeds"), (6, "fewer than 8 usable lags in 5 of 5 seeds"),
+     (9, "lags span less than a factor of 10"), (10, "")],
+)  # fmt: skip
+def test_short_profile_is_undecided(last_lag: int, reason: str) -> None:
+    assert decay_law(LAGS[: last_lag + 1], noisy(exponential(LAGS[: last_lag + 1], -0.5), 0.01)).reason == reason
+
+
+def test_profile_that_is_cut_off_is_undecided() -> None:
+    profiles = noisy(exponential(LAGS, -0.05), 0.01)
+    profiles[1, 200:] = 0
+    found = decay_law(LAGS, profiles)
+    assert (found.law, found.reason) == ("undecided", "cut off by exact zeros in 1 of 5 seeds")
+    assert found.num_excluded == 100
+
+
+def test_zeros_of_underflow_are_left_out_and_counted() -> None:
+    found = decay_law(LAGS, np.tile(exponential(LAGS, -5.0), (5, 1)))
+    assert (found.law, found.num_excluded) == ("exponential", 5 * (299 - 149))
+    assert found.rate == pytest.approx(-5.0, rel=1e-3)  # the last norms are subnormal
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, 0.0])
+def test_norms_without_a_logarithm_are_left_out_and_counted(odd: float) -> None:
+    profiles = noisy(power_law(LAGS, 1.0), 0.01)
+    profiles[:, [0, 7, 40]] = odd
+    found = decay_law(LAGS, profiles)
+    assert (found.law, found.num_excluded) == ("power law", 10)
+    assert found.exponent == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"), [(math.nan, "fewer than 8 usable lags"), (math.inf, "infinite"), (0.0, "cut off by exact zeros")]
+)
+def test_seed_without_any_usable_norm_leaves_the_law_undecided(odd: float, reason: str) -> None:
+    profiles = noisy(power_law(LAGS, 1.0), 0.01)
+    profiles[3, 1:] = odd
+    assert decay_law(LAGS, profiles).reason == f"{reason} in 1 of 5 seeds"
+
+
+def test_one_seed_that_follows_the_other_law_leaves_five_undecided() -> None:
+    profiles = noisy(power_law(LAGS, 1.0), 0.01)
+    profiles[4] = exponential(LAGS, -0.03)
+    assert decay_law(LAGS, profiles).reason == "neither law is clearly better"
+
+
+@pytest.mark.parametrize(("r_max", "law"), [(0.99, "exponential"), (1.0, "power law")])
+def test_ring_up_to_the_unit_circle_is_a_power_law_and_a_smaller_one_decays_exponentially(
+    r_max: float, law: str
+) -> None:
+    lags = np.arange(1000)
+    found = decay_law(lags, noisy(np.sqrt(theory.ring_second_moment(lags, 0.0, r_max)), 0.01))
+    assert found.law == law
+
+
+def test_scale_of_the_profile_does_not_matter() -> None:
+    profiles = noisy(power_law(LAGS, 1.0), 0.1)
+    one, other = decay_law(LAGS, profiles), decay_law(LAGS, 1e-200 * profiles)
+    assert other.law == one.law
+    assert other.evidence == pytest.approx(one.evidence, rel=1e-9)
+    assert other.exponent == pytest.approx(one.exponent, rel=1e-9)
+
+
+def test_lags_chosen_are_some_of_those_measured_with_both_ends() -> None:
+    chosen = SPARSE[even_handed(SPARSE, 12)]
+    assert (chosen[0], chosen[-1]) == (SPARSE[0], SPARSE[-1])
+    assert len(np.unique(chosen)) == len(chosen) <= 12
+    assert (np.diff(np.log(chosen))[3:] < 2 * math.log(1000) / 11).all()
+
+
+def test_columns_hold_numbers_where_intervals_are_not_estimable() -> None:
+    row = columns(decay_law(LAGS, np.ones((1, 300))))
+    assert math.isnan(row["decay_evidence_low"])  # type: ignore[arg-type]
+    assert row["decay_law"] == "undecided"
+
+
+def test_columns_carry_the_intervals() -> None:
+    found: DecayLaw = decay_law(LAGS, noisy(power_law(LAGS, 1.0), 0.1))
+    row = columns(found)
+    assert found.exponent_interval is not None
+    assert (row["power_law_exponent_low"], row["power_law_exponent_high"]) == (
+        found.exponent_interval.low,
+        found.exponent_interval.high,
+    )
