@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from gradhorizon.records import RecordsError, read_runs
 
 RUN_FILES = ("run.json", "config.yaml")
@@ -38,14 +40,25 @@ def freeze(folders: Sequence[Path], tables: Sequence[str], out: Path) -> list[Pa
         (target / "records").mkdir(parents=True)
         for name in RUN_FILES:
             shutil.copyfile(member.parent / name, target.parent / name)
-        for path in _wanted(member, tables):
-            shutil.copyfile(path, target / path.relative_to(member))
+        shutil.copyfile(member / "member.json", target / "member.json")
+        for name in tables:
+            _copy_table(_table(member, name), _table(target, name))
     _strip_paths(out)
     return sorted({out / member.parent.name for member in members})
 
 
 def _wanted(member: Path, tables: Sequence[str]) -> list[Path]:
-    return [member / "member.json", *(member / "records" / f"{name}.parquet" for name in tables)]
+    return [member / "member.json", *(_table(member, name) for name in tables)]
+
+
+def _table(member: Path, name: str) -> Path:
+    return member / "records" / f"{name}.parquet"
+
+
+def _copy_table(path: Path, target: Path) -> None:
+    # Schema, statistics and dictionaries weigh 19 KiB in every file, more than the rows of most members.
+    bare = {"store_schema": False, "write_statistics": False, "use_dictionary": False}
+    pq.write_table(pq.read_table(path), target, compression="zstd", **bare)
 
 
 def _strip_paths(out: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from analysis import gradient_profile, sequence_length_scaling
 from analysis.freeze import freeze, main
 from gradhorizon.records import RecordsError, read_runs
 from tests.synthetic_runs import SyntheticRun
@@ -29,6 +30,12 @@ def test_frozen_tables_read_as_the_run_does(run: Path, tmp_path: Path) -> None:
     for name in ("input_gradients", "metrics"):
         pd.testing.assert_frame_equal(found.table(name), expected.table(name))
     pd.testing.assert_frame_equal(found.members.drop(columns="folder"), expected.members.drop(columns="folder"))
+
+
+def test_frozen_table_leaves_the_described_schema_behind(run: Path, tmp_path: Path) -> None:
+    freeze([run], ["metrics"], tmp_path / "frozen")
+    (frozen,) = (tmp_path / "frozen").rglob("seed-0/records/metrics.parquet")
+    assert frozen.stat().st_size < (run / "seed-0" / "records" / "metrics.parquet").stat().st_size - 2**12
 
 
 def test_what_was_not_asked_for_stays_behind(run: Path, tmp_path: Path) -> None:
@@ -57,12 +64,31 @@ def test_a_member_without_the_table_is_named_and_nothing_is_written(run: Path, t
     assert not (tmp_path / "frozen").exists()
 
 
+def redraw_commands(study: Path) -> list[str]:
+    """What the study's README says to run."""
+    page = (study / "README.md").read_text(encoding="utf-8").partition("## Redraw")[2]
+    return re.findall(r"^python -m (analysis\.\S+ .+)$", page, flags=re.MULTILINE)
+
+
+FROZEN = sorted(path.parent for path in STUDIES.glob("*/records"))
+COMMANDS = [(study.name, command) for study in FROZEN for command in redraw_commands(study)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [gradient_profile, sequence_length_scaling])
-def test_the_committed_figures_of_a_study_are_redrawn_byte_by_byte(program: object, tmp_path: Path) -> None:
-    study = STUDIES / "reach_at_initialization"
-    program.main([str(study / "records"), "--out", str(tmp_path)])  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("study", "command"), COMMANDS)
+def test_the_committed_figures_of_a_study_are_redrawn_byte_by_byte(study: str, command: str, tmp_path: Path) -> None:
+    module, records, flag, folder = command.split()
+    assert (records, flag, folder) == (f"experiments/{study}/records", "--out", f"experiments/{study}")
+    importlib.import_module(module).main([str(STUDIES / study / "records"), "--out", str(tmp_path)])
     drawn = sorted(tmp_path.glob("*.png"))
     assert drawn
     for path in drawn:
-        assert path.read_bytes() == (study / path.name).read_bytes(), f"{path.name} differs from the committed one"
+        assert path.read_bytes() == (STUDIES / study / path.name).read_bytes(), f"{path.name} is not the committed one"
+
+
+@pytest.mark.parametrize("study", FROZEN, ids=lambda study: study.name)
+def test_every_figure_of_a_study_is_shown_on_its_page(study: Path) -> None:
+    page = (study / "README.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"!\[[^\]]+\]\(([^)]+\.png)\)", page))
+    assert shown == {path.name for path in study.glob("*.png")}
+    assert redraw_commands(study)

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Initialization, Recurrent
-from gradhorizon.cells.elman import Elman, identity
+from gradhorizon.cells.elman import Elman, identity, unbiased_gaussian
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.initialization import gaussian, orthogonal, uniform
 from gradhorizon.cells.lstm import LSTM, chrono, forget_bias
@@ -52,6 +52,16 @@ def test_uniform_is_the_default(cell: type[Recurrent]) -> None:
 def test_gaussian_draws_recurrent_entries_of_variance_gain_squared_over_hidden_size(cell: type[Recurrent]) -> None:
     for weight in _build(cell, 64, partial(gaussian, gain=1.5)).recurrent_weights().values():
         assert _p_value(weight, "norm", (0.0, 1.5 / 8)) > 1e-3
+
+
+def test_unbiased_gaussian_is_gaussian_with_biases_of_zero() -> None:
+    torch.manual_seed(5)
+    expected = Elman(4, 64, initialization=partial(gaussian, gain=1.5)).rnn.all_weights[0]
+    torch.manual_seed(5)
+    weight_ih, weight_hh, *biases = Elman(4, 64, initialization=partial(unbiased_gaussian, gain=1.5)).rnn.all_weights[0]
+    assert torch.equal(weight_ih, expected[0])
+    assert torch.equal(weight_hh, expected[1])
+    assert all((bias == 0).all() for bias in biases)
 
 
 def test_spectral_radius_of_a_large_gaussian_matrix_is_near_its_gain() -> None:
@@ -146,7 +156,7 @@ def test_chrono_refuses_a_length_without_time_scales(seq_len: int) -> None:
         LSTM(3, 4, partial(chrono, seq_len=seq_len))
 
 
-@pytest.mark.parametrize("initialization", [gaussian, orthogonal])
+@pytest.mark.parametrize("initialization", [gaussian, orthogonal, unbiased_gaussian])
 @pytest.mark.parametrize("gain", [0.0, -1.0, float("nan")])
 def test_gain_that_is_not_positive_is_refused(initialization: Callable[..., None], gain: float) -> None:
     with pytest.raises(ValueError, match="`gain` must be positive, got"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from gradhorizon.cells.cell import Initialization, Recurrent, State
-from gradhorizon.cells.initialization import uniform
+from gradhorizon.cells.initialization import gaussian, uniform
 
 _NONLINEARITIES = {"tanh": torch.tanh, "relu": torch.relu}
 
@@ -108,4 +108,24 @@ def identity(cell: Elman, scale: float = 1.0, input_std: float = 0.001) -> None:
     nn.init.normal_(weight_ih, std=input_std)
     nn.init.eye_(weight_hh).mul_(scale)
     for bias in biases:
+        nn.init.zeros_(bias)
+
+
+@torch.no_grad()
+def unbiased_gaussian(cell: Elman, gain: float) -> None:
+    r"""Recurrent entries from :math:`N(0, g^2 / H)` and biases 0: without input, the network of mean-field theory.
+
+    Args:
+        cell: its parameters are overwritten.
+        gain: g, positive; a large tanh network without input is chaotic for g > 1.
+
+    Raises:
+        ValueError: the gain is not positive.
+
+    Source: Sompolinsky, Crisanti & Sommers (1988), https://doi.org/10.1103/PhysRevLett.61.259, in continuous time;
+        Molgedey, Schuchhardt & Schuster (1992), https://doi.org/10.1103/PhysRevLett.69.3717, in discrete time.
+        Input weights stay PyTorch's.
+    """
+    gaussian(cell, gain)
+    for bias in cell.rnn.all_weights[0][2:]:
         nn.init.zeros_(bias)
