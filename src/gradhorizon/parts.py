@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
 from gradhorizon.ensemble import kept_rng
-from gradhorizon.measurements.measurement import Measurement, StepMeasurement
+from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Task
@@ -85,6 +85,11 @@ def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[],
         )
 
     return build
+
+
+def program_of(network: Network, parts: Parts, run: RunConfig) -> Program:
+    """What cost measurements run: the training of `network` as `run` configures it."""
+    return Program(network, parts.task, run.batch_size, parts.build_optimizer, run.clip_norm, run.precision)
 
 
 @contextmanager

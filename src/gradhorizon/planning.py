@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from gradhorizon import runs
 from gradhorizon.config import RunConfig
 from gradhorizon.ensemble import Ensemble, Member, kept_rng
-from gradhorizon.fitting import configure_torch
+from gradhorizon.numerics import configure_torch
 from gradhorizon.parts import Parts, build_parts
 from gradhorizon.progress import format_duration
 from gradhorizon.streams import training_batch

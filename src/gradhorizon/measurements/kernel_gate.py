@@ -57,7 +57,7 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
         ValueError: another dtype.
     """
     device = torch.device(device)
-    key = (*_configuration(cell), device, dtype, torch.backends.cudnn.enabled)
+    key = (*configuration(cell), device, dtype, torch.backends.cudnn.enabled)
     if key in _passed:
         return
     errors = kernel_errors(cell, device, dtype)
@@ -165,7 +165,8 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
     return 0.0 if error == 0 else float(error / scale)
 
 
-def _configuration(cell: Recurrent) -> tuple[Hashable, ...]:
+def configuration(cell: Recurrent) -> tuple[Hashable, ...]:
+    """What decides which code a cell runs: its class, plain settings and shapes, and not the values of its weights."""
     settings = [
         (name, type(module), *sorted((key, value) for key, value in vars(module).items() if _is_setting(key, value)))
         for name, module in cell.named_modules()

@@ -1,0 +1,271 @@
+"""Measurements of a finished run, taken from the checkpoints that it kept, with the numbers of its own training."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
+from yaml import YAMLError
+
+from gradhorizon import runs
+from gradhorizon.config import ConfigError, validate
+from gradhorizon.ensemble import Member
+from gradhorizon.finished_members import FinishedMember, KeptCheckpoint
+from gradhorizon.locks import members_locked
+from gradhorizon.measurements.measurement import CostMeasurement, Measurement, ProbeMeasurement
+from gradhorizon.measurements.probe import Probe
+from gradhorizon.network import Network
+from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
+from gradhorizon.parts import build_parts, program_of
+from gradhorizon.records import RecordsError, read_json, write_parquet
+from gradhorizon.run_folder import log_file
+from gradhorizon.streams import probe_batch
+from gradhorizon.train import resolve_device
+
+log = logging.getLogger(__name__)
+
+_LEAD = ("experiment", "run", "model", "task", "seq_len", "input_len")
+_OF_THIS_LAUNCH = ("measurement", "logger", "plan")
+
+
+@dataclass
+class Tally:
+    """Seeds of one run by what became of them, and how many scheduled steps have no checkpoint."""
+
+    measured: list[int] = field(default_factory=list)
+    complete: list[int] = field(default_factory=list)
+    unfinished: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    num_unkept_steps: int = 0
+
+
+class FinishedRun:
+    """A run on disk, and the measurements that its finished members are to have.
+
+    Args:
+        folder: the run's folder; its ``config.yaml`` and ``run.json`` are only read.
+        composed: ``train.yaml`` composed with the measurements.
+        device: where to measure; where the members were trained if None.
+
+    Raises:
+        ConfigError: the network or the task refuses a measurement.
+        RecordsError: the run's files cannot be read, or are of another `results_version`.
+    """
+
+    def __init__(self, folder: Path, composed: DictConfig, device: str | None = None) -> None:
+        self.folder = folder
+        self.sheet = _sheet(folder)
+        cfg = _configuration(folder, composed)
+        self.run = validate(cfg)
+        self.parts = build_parts(cfg, self.run)
+        self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.parts.measurements, strict=True))
+        tables = Counter(item.table.name for item in self.named.values())
+        if tables.total() > len(tables):
+            raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
+        self.device = device
+
+    def measure(self) -> Tally:
+        """Measure every finished member that lacks a table; what is recorded stays as it is.
+
+        Raises:
+            ConfigError: this machine has no such device, or computes wrongly on it.
+        """
+        seeds = sorted(int(path.name.removeprefix("seed-")) for path in self.folder.glob("seed-*"))
+        finished = [seed for seed in seeds if runs.member_state(self.folder, seed).status == "finished"]
+        members = [FinishedMember(self.folder, seed, self.run) for seed in finished]
+        todo = [member for member in members if self._absent(member)]
+        tally = Tally(
+            complete=[member.seed for member in members if member not in todo],
+            unfinished=[seed for seed in seeds if seed not in finished],
+        )
+        if tally.unfinished:
+            log.info("  unfinished, skipped: %s", _seeds(tally.unfinished))
+        self._say_recorded(members)
+        if todo:
+            self._measure_all(todo, tally)
+        return tally
+
+    def _measure_all(self, todo: Sequence[FinishedMember], tally: Tally) -> None:
+        configure_torch(self.run)
+        device = self._device(todo[0])
+        check_kernels(self.parts, device, self.run)
+        facts = {key: fact for key, fact in runs.launch_facts(device, self.run).items() if key != "measurements"}
+        _say_differences(todo, facts)
+        for name, item in self.named.items():
+            if isinstance(item, CostMeasurement):
+                log.warning("  note: %s is that of this machine, now, whatever the run trained on", name)
+        tally.num_unkept_steps = self._say_unkept_steps(todo)
+        for member in todo:
+            try:
+                with members_locked(self.folder, [member.seed], "measured"), log_file(self.folder / "log.txt"):
+                    self._measure_member(member, device, facts)
+                tally.measured.append(member.seed)
+            except Exception as error:  # noqa: BLE001, one member's failure must not cost the others
+                log.error("  seed %d: Error: %s", member.seed, self._words(error))  # noqa: TRY400, log.txt has it
+                tally.failed.append(member.seed)
+
+    def _measure_member(self, member: FinishedMember, device: str, facts: dict[str, Any]) -> None:
+        started_at = time.time()
+        todo = self._absent(member)  # another process may have measured some between the first look and the lock
+        checkpoints = member.checkpoints()
+        for name, item in todo.items():
+            _refuse_nothing_to_see(name, item, member, checkpoints)
+        tables = self._tables(todo, member, device, checkpoints)
+        num_rows = {name: tables[name].num_rows if name in tables else 0 for name in todo}
+        provenance = {
+            item.table.name: {
+                **facts,
+                "measured_at_s": started_at,
+                "settings": self.run.measurement[name],
+                "checkpoints": [[one.phase, one.step] for one in checkpoints if member.is_due(item, one)],
+                "num_rows": num_rows[name],
+            }
+            for name, item in todo.items()
+        }
+        # Provenance first: a crash in between then leaves no table of unknown origin.
+        member.keep_provenance(provenance, list(todo))
+        for name, table in tables.items():
+            write_parquet(table, member.table_path(todo[name]))
+        each = ", ".join(f"{name} ({count} rows)" for name, count in num_rows.items())
+        log.info("  seed %d: %s in %.2g s", member.seed, each, time.time() - started_at)
+
+    def _tables(
+        self, todo: dict[str, Measurement], member: FinishedMember, device: str, checkpoints: list[KeptCheckpoint]
+    ) -> dict[str, pa.Table]:
+        lead = {name: self.sheet[name] for name in _LEAD} | {"seed": member.seed}
+        found: dict[str, list[pa.Table]] = {}
+        for name, checkpoint, rows in self._readings(todo, member, device, checkpoints):
+            complete = rows.assign(**lead, step=checkpoint.step, phase=checkpoint.phase)
+            found.setdefault(name, []).append(todo[name].table.to_arrow(complete))
+        return {name: pa.concat_tables(parts) for name, parts in found.items()}
+
+    def _readings(
+        self, todo: dict[str, Measurement], member: FinishedMember, device: str, checkpoints: list[KeptCheckpoint]
+    ) -> Iterator[tuple[str, KeptCheckpoint, pd.DataFrame]]:
+        network = Member(member.seed, self.parts.build_network).network.to(device, training_dtype(self.run))
+        batch = probe_batch(self.parts.task, self.run.data_seed, self.run.probe_batch_size)
+        for checkpoint in tqdm(checkpoints, f"  seed {member.seed}", leave=False, disable=None, unit="checkpoint"):
+            due = {name: item for name, item in todo.items() if member.is_due(item, checkpoint)}
+            if due:
+                checkpoint.restore(network)
+                probe = Probe(network, self.parts.task, batch, self.run.num_cuts)
+            for name, item in due.items():
+                rows = self._read(item, probe, network)
+                if len(rows):
+                    yield name, checkpoint, rows
+
+    def _read(self, item: Measurement, probe: Probe, network: Network) -> pd.DataFrame:
+        if isinstance(item, CostMeasurement):
+            return item.read(program_of(network, self.parts, self.run))
+        if isinstance(item, ProbeMeasurement):
+            return item.read(probe)
+        raise ConfigError(f"{item.table.name} is read while a step is taken, and a finished run takes none")
+
+    def _absent(self, member: FinishedMember) -> dict[str, Measurement]:
+        return {name: item for name, item in self.named.items() if member.lacks(item)}
+
+    def _device(self, member: FinishedMember) -> str:
+        recorded = str(member.launch.get("device", self.run.device)).partition(":")[0]
+        try:
+            return resolve_device(self.device or recorded)
+        except ConfigError as error:
+            advice = "" if self.device else f"; {self.folder.name} was trained on it, and --device cpu measures it here"
+            raise ConfigError(f"{error}{advice}") from error
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, ConfigError | RecordsError):
+            return str(error)
+        return f"{type(error).__name__}: {error}; its traceback is in {self.folder / 'log.txt'}"
+
+    def _say_recorded(self, members: Sequence[FinishedMember]) -> None:
+        recorded: dict[str, list[str]] = {}
+        for name, item in self.named.items():
+            seeds = [member.seed for member in members if not member.lacks(item)]
+            if seeds:
+                recorded.setdefault(_seeds(seeds), []).append(name)
+        for of_seeds, names in recorded.items():
+            log.info("  already recorded, kept: %s of %s", ", ".join(names), of_seeds)
+
+    def _say_unkept_steps(self, todo: Sequence[FinishedMember]) -> int:
+        """Say, and return, how many inner steps of a schedule have no checkpoint."""
+        counts: dict[tuple[int, int], list[str]] = {}
+        for name, item in self.named.items():
+            scheduled = [(member, step) for member in todo if member.lacks(item) for step in member.inner_steps(item)]
+            unkept = [step for member, step in scheduled if step not in member.kept_steps()]
+            if unkept:
+                counts.setdefault((len(unkept), len(scheduled)), []).append(name)
+        for (num_unkept, num_scheduled), names in counts.items():
+            words = "  note: no checkpoint at %d of %d inner steps of %s"
+            log.warning(words, num_unkept, num_scheduled, ", ".join(names))
+        return sum(num_unkept for num_unkept, _ in counts)
+
+
+def _refuse_nothing_to_see(
+    name: str, item: Measurement, member: FinishedMember, checkpoints: Sequence[KeptCheckpoint]
+) -> None:
+    if member.inner_steps(item) and not any(member.is_due(item, checkpoint) for checkpoint in checkpoints):
+        raise RecordsError(
+            f"{name} is scheduled at inner steps alone, and none of their checkpoints was kept; "
+            "set `at_init`, `at_solved` or `at_last` of its schedule, whose checkpoints always are"
+        )
+
+
+def _sheet(folder: Path) -> dict[str, Any]:
+    sheet = read_json(folder / "run.json")
+    if sheet.get("results_version") != runs.RESULTS_VERSION:
+        raise RecordsError(
+            f"`results_version` must be {runs.RESULTS_VERSION}, that of this code, got {sheet.get('results_version')}: "
+            "numbers differ by a change listed in CHANGELOG.md under **Affects results**; measure with the code that "
+            "trained it"
+        )
+    return sheet
+
+
+def _configuration(folder: Path, composed: DictConfig) -> DictConfig:
+    """What the run was trained with, but this launch's measurements."""
+    try:
+        recorded = OmegaConf.load(folder / "config.yaml")
+        cfg = composed.copy()
+        for name, value in OmegaConf.to_container(recorded).items():  # type: ignore[union-attr]
+            if name not in _OF_THIS_LAUNCH:
+                cfg[name] = value
+    except (OSError, AttributeError, YAMLError, OmegaConfBaseException) as error:
+        words = str(error).splitlines()[0]
+        raise RecordsError(f"{folder / 'config.yaml'} cannot be read as a run's configuration: {words}") from error
+    return cfg
+
+
+def _say_differences(todo: Sequence[FinishedMember], facts: dict[str, Any]) -> None:
+    """Say what is no longer as it was when the members were trained."""
+    changes = []
+    now = _comparable(facts)
+    then = [_comparable(member.launch) for member in todo]
+    for name, value in now.items():
+        others = sorted({str(own[name]) for own in then} - {str(value)})
+        if others:
+            changes.append(f"{name} {', '.join(others)}, now {value}")
+    if changes:
+        log.warning("  note: trained with %s", "; ".join(changes))
+
+
+def _comparable(launch: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "commit": launch.get("commit"),
+        "device": launch.get("device"),
+        "torch": launch.get("versions", {}).get("torch"),
+        "source of the external cell": launch.get("cell_source"),
+    }
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"

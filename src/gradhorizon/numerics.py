@@ -1,0 +1,55 @@
+"""What a run computes with: threads, precision flags, dtype, and kernels that were held against their definition."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from gradhorizon.cells.cell import Recurrent
+from gradhorizon.config import ConfigError, RunConfig
+from gradhorizon.ensemble import kept_rng
+from gradhorizon.measurements.kernel_gate import KernelMismatchError, check_kernel
+from gradhorizon.parts import Parts
+
+
+def configure_torch(run: RunConfig) -> None:
+    """Set the threads of a run, and its precision flags."""
+    torch.set_num_threads(run.num_threads)
+    configure_precision()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+
+
+def configure_precision() -> None:
+    """Turn reduced-precision matrix products off: the one place where precision flags are set."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def training_dtype(run: RunConfig) -> torch.dtype:
+    """Dtype of the parameters while they train."""
+    return torch.float64 if run.precision == "64-true" else torch.float32
+
+
+def check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
+    """Hold what trains, and what probes run on (native kernels: cuDNN is off there), against the textbook loop.
+
+    Args:
+        parts: whose network is checked.
+        device: where it runs.
+        run: says in which precision.
+
+    Raises:
+        ConfigError: a cell's `segment` computes something else than the loop over its `step`.
+    """
+    with kept_rng():
+        network = parts.build_network()
+    try:
+        for cell in {type(cell): cell for cell in network.cells() if isinstance(cell, Recurrent)}.values():
+            check_kernel(cell, device, training_dtype(run))
+            if run.precision == "bf16-mixed":
+                check_kernel(cell, device, torch.bfloat16)
+            with torch.backends.cudnn.flags(enabled=False):
+                check_kernel(cell, "cpu" if device.startswith("mps") else device, torch.float64)
+    except KernelMismatchError as error:
+        raise ConfigError(str(error)) from error
