@@ -1,0 +1,268 @@
+r"""Who is at work on a member: numbered claims, of which the highest counts.
+
+A claim is a file ``seed-N/.owner-000001.json``. Whoever wants the member, and finds the highest claim ended or its
+owner dead, creates the one after it, which the file system grants to one process alone (``O_EXCL``), and then sees that
+it is the highest. The highest claim is never removed, so numbers only grow, and a process that looked too long ago
+finds its number taken or surpassed. This holds on file systems without any locking, too.
+
+Imports nothing beyond the standard library, so that looking is cheap.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HEARTBEAT_S = 10.0
+"""Between two signs of life of an owner, seconds."""
+
+SILENCE_S = 60.0
+"""Without a sign of life for longer, an owner that cannot be looked up counts as dead, seconds."""
+
+SLOT_VARIABLE = "GRADHORIZON_SLOT"
+"""Environment variable in which a launcher says where it has put a process, such as ``GPU 1``."""
+
+_LOOKS = 5  # at a folder that changes while it is read
+_UNKNOWN_START = -1
+_NAME = re.compile(r"\.owner-(\d{6,})\.json$")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim, as it was written, and its heartbeat.
+
+    Attributes:
+        path: where it lies.
+        number: from 1.
+        host: the owner's host name; empty if the file is damaged or not yet written.
+        machine: what tells its processes from those of other machines, boots and containers.
+        pid: its process.
+        process_start: clock ticks from boot to the start of that process, None where that is unknown.
+        launched_at_s: when it was claimed, seconds since 1970 on the owner's clock.
+        slot: where a launcher has put it, None if nobody said.
+        token: what no other claim has.
+        ended_at_s: when it was given back, None until then.
+        beat_at_s: the last sign of life, seconds since 1970 on the file server's clock.
+    """
+
+    path: Path
+    number: int
+    beat_at_s: float
+    host: str = ""
+    machine: str = ""
+    pid: int = 0
+    process_start: int | None = None
+    launched_at_s: float = float("nan")
+    slot: str | None = None
+    token: str = ""
+    ended_at_s: float | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its owner can be looked up among this machine's processes."""
+        return bool(self.machine) and self.machine == this_machine()
+
+    def is_alive(self, now_s: float) -> bool:
+        """Whether its owner may still be at work.
+
+        On its own machine its process is looked up, so a killed one is dead at once, and one that was merely stopped
+        is alive. Elsewhere, and for a damaged claim, the last sign of life decides.
+
+        Args:
+            now_s: seconds since 1970 on the file server's clock.
+        """
+        if self.ended_at_s is not None:
+            return False
+        if self.is_here:
+            start = process_start(self.pid)
+            if start is None or _UNKNOWN_START not in (start, self.process_start):
+                return start is not None and start == self.process_start
+        return now_s - self.beat_at_s <= SILENCE_S
+
+    def beat(self) -> None:
+        """Give a sign of life, by the file server's clock; quiet if that cannot be done now."""
+        with suppress(OSError):
+            os.utime(self.path)
+
+    def is_latest(self) -> bool:
+        """Whether nobody has taken the member over, or away."""
+        found = latest_claim(self.path.parent)
+        return found is not None and found.number == self.number and found.token in (self.token, "")
+
+    def end(self) -> None:
+        """Give the member back; the file stays, and says who had it last."""
+        if self.is_latest():
+            _replace(replace(self, ended_at_s=time.time()))
+
+    def words(self, now_s: float) -> str:
+        """Who its owner is, for people.
+
+        Args:
+            now_s: seconds since 1970 on the file server's clock.
+        """
+        beat = f"last sign of life {max(now_s - self.beat_at_s, 0):.0f} s ago"
+        if not self.host:
+            return f"a process that has not said who it is ({beat})"
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.launched_at_s))
+        slot = f" on {self.slot}" if self.slot else ""
+        return f"process {self.pid} on host {self.host}{slot}, since {since} ({beat})"
+
+
+def latest_claim(folder: Path) -> Claim | None:
+    """The claim that counts, or None if there never was one.
+
+    Args:
+        folder: the member's folder.
+    """
+    for _ in range(_LOOKS):
+        numbers = _numbers(folder)
+        if not numbers:
+            return None
+        path = _path(folder, max(numbers))
+        try:
+            # Opened first: a network file system then asks its server how old the file is.
+            with path.open(encoding="utf-8") as file:
+                beat_at_s = os.fstat(file.fileno()).st_mtime
+                return _parsed(path, max(numbers), beat_at_s, file.read())
+        except FileNotFoundError:
+            continue  # surpassed since it was listed
+        except (OSError, UnicodeDecodeError):
+            break
+    return Claim(path, max(numbers), _mtime(path))
+
+
+def take(folder: Path, previous: Claim | None) -> Claim | None:
+    """A claim of this process, or None if another one was faster.
+
+    Args:
+        folder: the member's folder.
+        previous: the latest claim, which has ended or whose owner is dead.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    number = previous.number + 1 if previous else 1
+    path = _path(folder, number)
+    mine = Claim(
+        path, number, time.time(), socket.gethostname(), this_machine(), os.getpid(), process_start(os.getpid()),
+        time.time(), os.environ.get(SLOT_VARIABLE) or None, uuid.uuid4().hex,
+    )  # fmt: skip
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return None
+    try:
+        _replace(mine)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    numbers = _numbers(folder)
+    if max(numbers) > number:
+        path.unlink(missing_ok=True)
+        return None
+    for surpassed in numbers - {number}:
+        _path(folder, surpassed).unlink(missing_ok=True)
+    return mine
+
+
+def server_time_s(folder: Path) -> float:
+    """Seconds since 1970 on the clock that stamps the files of `folder`.
+
+    Args:
+        folder: one that can be written.
+    """
+    path = folder / f".clock.{uuid.uuid4().hex}"
+    path.touch()
+    try:
+        return path.stat().st_mtime
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@cache
+def this_machine() -> str:
+    """What tells this machine, its boot and its container from others: process ids mean the same within one alone."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"{socket.gethostname()} {uuid.getnode():012x}"
+
+
+def process_start(pid: int) -> int | None:
+    """Clock ticks from boot to the start of a process of this machine; -1 if it lives and hides its start.
+
+    Args:
+        pid: the process.
+
+    Returns:
+        None if it is dead.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:  # it is gone, belongs to another user, or this system has no /proc
+        return _UNKNOWN_START if _exists(pid) else None
+    is_zombie = fields[0] in "ZXx"
+    return None if is_zombie else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # not ours to signal
+    return True
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f".owner-{number:06d}.json"
+
+
+def _numbers(folder: Path) -> set[int]:
+    try:
+        names = os.listdir(folder)  # noqa: PTH208, a thousand folders are listed
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return {int(found[1]) for name in names if (found := _NAME.fullmatch(name))}
+
+
+def _parsed(path: Path, number: int, beat_at_s: float, text: str) -> Claim:
+    try:
+        return Claim(path, number, beat_at_s, **_checked(json.loads(text)))
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return Claim(path, number, beat_at_s)
+
+
+def _checked(content: dict[str, Any]) -> dict[str, Any]:
+    start, ended, slot = content["process_start"], content["ended_at_s"], content["slot"]
+    return {
+        "host": str(content["host"]), "machine": str(content["machine"]), "pid": int(content["pid"]),
+        "process_start": None if start is None else int(start), "launched_at_s": float(content["launched_at_s"]),
+        "slot": None if slot is None else str(slot), "token": str(content["token"]),
+        "ended_at_s": None if ended is None else float(ended),
+    }  # fmt: skip
+
+
+def _replace(claim: Claim) -> None:
+    content = {key: value for key, value in asdict(claim).items() if key not in ("path", "number", "beat_at_s")}
+    temporary = claim.path.with_name(f".owner.{claim.token}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(claim.path)
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return float("inf")  # cannot be judged, so it may be alive

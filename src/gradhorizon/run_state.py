@@ -1,0 +1,287 @@
+"""What the disk tells of one run: status, progress, speed, owner, failure.
+
+Reads small files alone, no Parquet, and writes nothing. A member's step is that of its last commit, so it may lag by
+``trainer.checkpoint_every_s``. Its speed comes from the parts of its metrics: their names say which optimizer steps
+they cover, their modification times when these were committed. Imports neither torch nor Hydra nor pandas.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gradhorizon.claims import Claim, latest_claim
+
+STATUSES = ("running", "failed", "stale", "unreadable", "queued", "finished")
+"""In the order in which people want to read of them."""
+
+OUTCOMES = ("solved", "diverged", "budget exhausted")
+
+_FAILURE_FILE = "failed.json"
+_PART = re.compile(r"(\d{8,})-(\d{8,})\.parquet")
+_IDENTITY = re.compile(r"-[0-9a-f]{10}$")
+_RECENT_PARTS = 6
+_LOG_TAIL_BYTES = 64 * 1024
+_TRACEBACK = "Traceback (most recent call last):"
+_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+
+
+class DamagedError(ValueError):
+    """A file that is cut short, no JSON object, or lacks something."""
+
+
+@dataclass(frozen=True)
+class MemberLook:
+    """One member.
+
+    Attributes:
+        seed: its seed.
+        is_finished: whether it has ended.
+        step: optimizer steps at its last commit.
+        outcome: how it ended, None before.
+        outcome_step: at which optimizer step, None before.
+        committed_at_s: time of its last commit, seconds since 1970, None if it is not known or there was none.
+        claim: who is, or was last, at it; not looked up once it is finished.
+    """
+
+    seed: int
+    is_finished: bool
+    step: int = 0
+    outcome: str | None = None
+    outcome_step: int | None = None
+    committed_at_s: float | None = None
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed.
+
+    Attributes:
+        reason: in one line.
+        lines: its traceback, or the last that was heard of it.
+    """
+
+    reason: str
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunLook:
+    """One run.
+
+    Attributes:
+        folder: where it lies.
+        status: running; failed; stale (its process died without a word); unreadable; queued (not started, or
+            interrupted, and to be resumed by the same command); finished.
+        experiment: name of the experiment.
+        model: its label, None before it has started.
+        task: the protocol, None before it has started.
+        seq_len: T, None before it has started.
+        num_steps: its budget in optimizer steps, None before it has started.
+        variant: what else its folder's name tells it apart by.
+        members: its members.
+        problem: what cannot be read.
+        failure: why it failed.
+        owner: who is, or was last, at it.
+        steps_per_s: optimizer steps per second, of all members side by side; None if not known.
+        changed_at_s: when its ``run.json`` was written last, seconds since 1970; 0 if never.
+    """
+
+    folder: Path
+    status: str
+    experiment: str
+    model: str | None = None
+    task: str | None = None
+    seq_len: int | None = None
+    num_steps: int | None = None
+    variant: str = ""
+    members: list[MemberLook] = field(default_factory=list)
+    problem: str | None = None
+    failure: Failure | None = None
+    owner: Claim | None = None
+    steps_per_s: float | None = None
+    changed_at_s: float = 0.0
+
+    @property
+    def step(self) -> int | None:
+        """Optimizer steps, at their last commit, of the members that are trained now or next; None if all are done."""
+        return min((member.step for member in self.members if not member.is_finished), default=None)
+
+    @property
+    def steps_left(self) -> int:
+        """Optimizer steps to the end of the budget; members at the same step train side by side."""
+        steps = {member.step for member in self.members if not member.is_finished}
+        return sum(max((self.num_steps or 0) - step, 0) for step in steps)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the end of the budget at the present speed; members that are solved earlier end earlier."""
+        return self.steps_left / self.steps_per_s if self.status == "running" and self.steps_per_s else None
+
+    @property
+    def committed_at_s(self) -> float | None:
+        """Time of the last commit of the members that are trained now, seconds since 1970."""
+        return max((item.committed_at_s for item in self.members if not item.is_finished and item.committed_at_s),
+                   default=None)  # fmt: skip
+
+
+def read_run(folder: Path, now_s: float) -> RunLook:
+    """What the disk tells of the run in `folder`; never raises for what lies there.
+
+    Args:
+        folder: the run's folder.
+        now_s: seconds since 1970.
+    """
+    try:
+        sheet, changed_at_s = _read(folder / "run.json")
+        known = _known(folder, sheet) | {"changed_at_s": changed_at_s}
+        if sheet.get("status") == "finished" and _all_ended(sheet):
+            return RunLook(folder, "finished", **known, members=_finished_members(sheet))
+        members = [_member(folder / f"seed-{seed}", seed) for seed in _seeds(sheet, folder)]
+        return _unfinished(folder, members, known, sheet, now_s)
+    except DamagedError as error:
+        return RunLook(folder, "unreadable", folder.parent.name, problem=str(error))
+    except OSError as error:
+        return RunLook(folder, "unreadable", folder.parent.name, problem=f"{error.strerror}: {error.filename}")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        words = f"{type(error).__name__}: {error}"
+        return RunLook(folder, "unreadable", folder.parent.name, problem=f"run.json is not as runs write it ({words})")
+
+
+def _unfinished(
+    folder: Path, members: list[MemberLook], known: dict[str, Any], sheet: dict[str, Any], now_s: float
+) -> RunLook:
+    open_claims = [one.claim for one in members if one.claim is not None and one.claim.ended_at_s is None]
+    owner = next((claim for claim in open_claims if claim.is_alive(now_s)), None)
+    if members and all(member.is_finished for member in members):
+        return RunLook(folder, "finished", **known, members=members)
+    if owner is not None:
+        rate = _steps_per_s(folder, members, owner)
+        return RunLook(folder, "running", **known, members=members, owner=owner, steps_per_s=rate)
+    if sheet.get("status") == "failed" or (folder / _FAILURE_FILE).exists():
+        return RunLook(folder, "failed", **known, members=members, failure=_failure(folder),
+                       owner=next(iter(open_claims), None))  # fmt: skip
+    status = "stale" if open_claims else "queued"
+    return RunLook(folder, status, **known, members=members, owner=next(iter(open_claims), None))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], float]:
+    """Content and modification time of a JSON file; nothing and 0 if it is not there."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            content, changed_at_s = json.load(file), os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return {}, 0.0
+    except ValueError as error:
+        raise DamagedError(f"{_near(path)} is cut short or no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DamagedError(f"{_near(path)} holds {type(content).__name__}, expected a JSON object")
+    return content, changed_at_s
+
+
+def _near(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}" if path.parent.name.startswith("seed-") else path.name
+
+
+def _known(folder: Path, sheet: dict[str, Any]) -> dict[str, Any]:
+    name = _IDENTITY.sub("", folder.name)
+    if not sheet:
+        return {"experiment": folder.parent.name}
+    model, task, seq_len = str(sheet["model"]), str(sheet["task"]), int(sheet["seq_len"])
+    _, found, variant = name.partition(f"-T{seq_len}-")
+    return {
+        "experiment": str(sheet["experiment"]), "model": model, "task": task, "seq_len": seq_len,
+        "num_steps": int(sheet["num_steps"]), "variant": variant if found else "",
+    }  # fmt: skip
+
+
+def _all_ended(sheet: dict[str, Any]) -> bool:
+    ends = sheet.get("outcomes", {}).values()
+    return bool(ends) and all(one["status"] == "finished" for one in ends)
+
+
+def _finished_members(sheet: dict[str, Any]) -> list[MemberLook]:
+    return [
+        MemberLook(int(seed), True, int(one["outcome_step"]), str(one["outcome"]), int(one["outcome_step"]))
+        for seed, one in sorted(sheet["outcomes"].items(), key=lambda item: int(item[0]))
+    ]
+
+
+def _seeds(sheet: dict[str, Any], folder: Path) -> list[int]:
+    launched = {int(seed) for launch in sheet.get("launches", []) for seed in launch.get("seeds", [])}
+    with os.scandir(folder) as entries:
+        names = [entry.name.removeprefix("seed-") for entry in entries if entry.name.startswith("seed-")]
+    return sorted(launched | {int(name) for name in names if name.isdecimal()})
+
+
+def _member(folder: Path, seed: int) -> MemberLook:
+    content, committed_at_s = _read(folder / "member.json")
+    if not content:
+        return MemberLook(seed, False, claim=latest_claim(folder))
+    try:
+        is_finished, step = content["status"] == "finished", int(content["step"])
+        outcome, at = content["outcome"], content["outcome_step"]
+        if is_finished:
+            return MemberLook(seed, True, step, str(outcome), int(at), committed_at_s)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        words = f"{type(error).__name__}: {error}"
+        raise DamagedError(f"seed-{seed}/member.json is not as runs write it ({words})") from error
+    return MemberLook(seed, False, step, committed_at_s=committed_at_s, claim=latest_claim(folder))
+
+
+def _steps_per_s(folder: Path, members: Iterable[MemberLook], owner: Claim) -> float | None:
+    """Speed over the last commits of the member that moves, or since the owner's start if there was one alone."""
+    moving = min((member for member in members if not member.is_finished), key=lambda member: member.step)
+    commits = _commits(folder / f"seed-{moving.seed}" / "records" / "metrics")
+    recent = [one for one in commits if one[2] >= owner.launched_at_s][-_RECENT_PARTS:]
+    if not recent:
+        return None
+    first_step, seconds = recent[0][1], recent[-1][2] - recent[0][2]
+    if len(recent) == 1:
+        first_step, seconds = recent[0][0], recent[0][2] - owner.launched_at_s
+    num_steps = recent[-1][1] - first_step
+    return num_steps / seconds if seconds > 0 and num_steps > 0 else None
+
+
+def _commits(parts: Path) -> list[tuple[int, int, float]]:
+    """First step, last step and time of every part, in order."""
+    try:
+        with os.scandir(parts) as entries:
+            named = [(match, entry) for entry in entries if (match := _PART.fullmatch(entry.name))]
+            return sorted((int(match[1]), int(match[2]), entry.stat().st_mtime) for match, entry in named)
+    except OSError:
+        return []
+
+
+def _failure(folder: Path) -> Failure:
+    try:
+        content, _ = _read(folder / _FAILURE_FILE)
+    except (DamagedError, OSError):
+        content = {}
+    lines = content.get("traceback") or _last_traceback(folder / "log.txt") or content.get("last_lines") or []
+    lines = [str(line) for line in lines] if isinstance(lines, list) else [str(lines)]
+    last_words = next((line for line in reversed(lines) if line.strip()), "for reasons that nobody wrote down")
+    return Failure(str(content.get("reason") or last_words), lines)
+
+
+def _last_traceback(log: Path) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES, 0))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    starts = [number for number, line in enumerate(lines) if line.startswith(_TRACEBACK)]
+    if not starts:
+        return []
+    # Errors that led to one another are told in one go, up to the next line of the log.
+    logged = [number for number, line in enumerate(lines) if _LOG_LINE.match(line)]
+    first = next((number for number in reversed(logged) if number < starts[-1]), -1) + 1
+    last = next((number for number in logged if number > starts[-1]), len(lines))
+    return lines[first:last]

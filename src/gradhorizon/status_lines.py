@@ -1,0 +1,194 @@
+"""What `gradhorizon-status` shows of a sweep, as lines that fit 80 columns.
+
+Labels, reasons and tracebacks come from files that anybody may have written: no character of them controls the terminal
+or is taken for markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.cells import set_cell_size
+from rich.text import Text
+
+from gradhorizon.claims import Claim
+from gradhorizon.progress import format_duration
+from gradhorizon.run_state import RunLook
+from gradhorizon.sweep_state import SweepLook, outcomes
+
+_STYLES = {"running": "green", "failed": "bold red", "stale": "yellow", "unreadable": "bold red", "queued": "cyan",
+           "finished": "dim"}  # fmt: skip
+_MEANINGS = {"stale": "the same command goes on", "queued": "waits, or was interrupted"}
+_STATUS, _DONE, _STEP, _LEFT = 11, 7, 14, 12  # columns
+_MIN_TITLE = 12
+_BEFORE_KEY = re.compile(r"-(?=[^-=]+=)")
+_SHOWN = 10  # runs of a status other than running
+
+
+def lines(look: SweepLook, width: int, show_all: bool = False) -> list[Text]:
+    """A sweep at one moment.
+
+    Args:
+        look: all its runs.
+        width: columns of the terminal.
+        show_all: every run on a line of its own, finished ones too.
+    """
+    found = [Text()]
+    listed = [run for run in look.runs if show_all or run.status != "finished"]
+    if listed:
+        found += [
+            _row("status", "run", "done", "step", "time left", width, "bold"),
+            *_rows(listed, look, width, show_all),
+        ]
+    finished = [run for run in look.runs if run.status == "finished"]
+    if finished and not show_all:
+        found += [*([Text()] if listed else []), *_by_model(finished, width)]
+    return [*_summary(look), *(_cut(line, width) for line in found)]
+
+
+def tracebacks(look: SweepLook) -> list[Text]:
+    """Failed runs with their folders and all that is known of why.
+
+    Args:
+        look: all runs.
+    """
+    found: list[Text] = []
+    for run in look.runs:
+        if run.failure is not None:
+            found += [Text(printable(_title(run)), "bold"), Text(f"  {printable(str(run.folder))}"),
+                      Text(f"  {printable(run.failure.reason)}", "red")]  # fmt: skip
+            found += [*(Text(f"    {printable(line)}") for line in run.failure.lines), Text()]
+    return found or [Text("no run has failed")]
+
+
+def printable(text: str) -> str:
+    r"""`text` in one line, without what a terminal would act upon.
+
+    Args:
+        text: anything.
+
+    Example:
+        >>> printable("a\x1b[31mb\n")
+        'a�[31mb�'
+    """
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _summary(look: SweepLook) -> Iterator[Text]:
+    counts = ", ".join(f"{count} {status}" for status, count in look.num_runs.items() if count)
+    num = len(look.runs)
+    yield Text.assemble((f"{num} run{'s' * (num != 1)} started so far: ", "bold"), counts)
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in look.num_outcomes.items())
+    yield Text(f"{look.num_done} of {look.num_members} members done: {ended}")
+    facts = [] if look.steps_per_s is None else [f"{_speed(look.steps_per_s)} of all runs together"]
+    if num_late := look.num_finished_last_hour:
+        facts.append(f"{num_late} run{'s' * (num_late != 1)} finished in the last hour")
+    if look.left_s is not None:
+        facts.append(f"about {format_duration(look.left_s)} left for these at most")
+    if facts:
+        yield Text(", ".join(facts))
+
+
+def _rows(runs: Iterable[RunLook], look: SweepLook, width: int, show_all: bool) -> Iterator[Text]:
+    shown: Counter[str] = Counter()
+    shared = _shared_settings(look.runs)
+    for run in runs:
+        shown[run.status] += 1
+        if show_all or run.status == "running" or shown[run.status] <= _SHOWN:
+            yield from _run(run, look.at_s, width, shared)
+        elif shown[run.status] == _SHOWN + 1:
+            more = look.num_runs[run.status] - _SHOWN
+            yield Text(f"{'':{_STATUS}}… and {more} more {run.status}; --all shows them", "dim")
+
+
+def _shared_settings(runs: Sequence[RunLook]) -> set[str]:
+    """What is said of every run, and so tells none apart."""
+    variants = [set(_settings(run)) for run in runs if run.model is not None]
+    return set.intersection(*variants) if variants else set()
+
+
+def _settings(run: RunLook) -> list[str]:
+    return _BEFORE_KEY.split(run.variant) if run.variant else []
+
+
+def _run(run: RunLook, now_s: float, width: int, shared: set[str]) -> Iterator[Text]:
+    done = f"{sum(member.is_finished for member in run.members)}/{len(run.members)}" if run.members else ""
+    step = "" if run.step is None or run.num_steps is None else f"{run.step}/{run.num_steps}"
+    left = "" if run.left_s is None else format_duration(run.left_s)
+    yield _row(run.status, printable(_title(run)), done, step, left, width, _STYLES[run.status])
+    reason = "" if run.failure is None else run.failure.reason
+    own = " ".join(item for item in _settings(run) if item not in shared)
+    details = printable("; ".join(filter(None, (reason, own, *_details(run, now_s), _ends(run)))))
+    if details:
+        yield Text(f"{'':{_STATUS}}{details}", "red" if run.status in ("failed", "unreadable") else "dim")
+
+
+def _details(run: RunLook, now_s: float) -> Iterator[str]:
+    if run.problem is not None:
+        yield f"unreadable: {run.problem}"
+    if run.status == "running" and run.owner is not None:
+        yield _place(run.owner)
+        yield "" if run.steps_per_s is None else _speed(run.steps_per_s)
+        commit = run.committed_at_s
+        yield "no commit yet" if commit is None else f"last commit {format_duration(max(now_s - commit, 0))} ago"
+    if run.status == "stale" and run.owner is not None:
+        silence = format_duration(max(now_s - run.owner.beat_at_s, 0))
+        yield f"{_place(run.owner)} is {'gone' if run.owner.is_here else f'silent for {silence}'}"
+    if run.status in _MEANINGS:
+        yield _MEANINGS[run.status]
+
+
+def _ends(run: RunLook) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in outcomes([run]).items() if count)
+
+
+def _place(owner: Claim) -> str:
+    process = f"{owner.host}:{owner.pid}" if owner.host else "unknown process"
+    return f"{owner.slot} of {process}" if owner.slot else process
+
+
+def _speed(steps_per_s: float) -> str:
+    return f"{steps_per_s:.3g} steps/s"
+
+
+def _title(run: RunLook) -> str:
+    """What fits a narrow column, its last part least."""
+    if run.model is None:
+        return run.folder.name
+    return f"{run.model} T={run.seq_len} {run.task}"
+
+
+def _by_model(finished: Sequence[RunLook], width: int) -> Iterator[Text]:
+    models: dict[str, list[RunLook]] = {}
+    for run in finished:
+        models.setdefault(run.model or "?", []).append(run)
+    yield _model_row("finished", ("runs", "members", "solved", "diverged", "exhausted"), width, "bold")
+    for model, own in sorted(models.items()):
+        num_members = sum(len(run.members) for run in own)
+        counts = (len(own), num_members, *outcomes(own).values())
+        yield _model_row(printable(model), tuple(map(str, counts)), width, "")
+
+
+def _model_row(model: str, cells: Sequence[str], width: int, style: str) -> Text:
+    own = max(min(width - 51, 44), _MIN_TITLE)
+    return Text(set_cell_size(_shortened(model, own), own) + "".join(f"{cell:>10}" for cell in cells), style)
+
+
+def _row(status: str, title: str, done: str, step: str, left: str, width: int, style: str) -> Text:
+    own = max(width - _STATUS - _DONE - _STEP - _LEFT - 1, _MIN_TITLE)
+    numbers = f"{done:>{_DONE}}{step:>{_STEP}}{left:>{_LEFT}}"
+    return Text.assemble((f"{status:<{_STATUS}}", style), set_cell_size(_shortened(title, own), own), numbers)
+
+
+def _shortened(text: str, width: int) -> str:
+    found = Text(text)
+    found.truncate(width, overflow="ellipsis")
+    return found.plain
+
+
+def _cut(line: Text, width: int) -> Text:
+    line.no_wrap = True
+    line.truncate(width, overflow="ellipsis")
+    return line

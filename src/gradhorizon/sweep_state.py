@@ -1,0 +1,209 @@
+"""What the disk tells of many runs, again and again: those that are finished are read once."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradhorizon.claims import Claim
+from gradhorizon.run_state import OUTCOMES, STATUSES, MemberLook, RunLook, read_run
+
+SCHEMA = 1
+"""Of `document`; bumped when a key changes its meaning or goes."""
+
+_HOUR_S = 3600.0
+_RUN_NAME = re.compile(r".+-[0-9a-f]{10}")
+_MEMBER_NAME = re.compile(r"seed-\d+")
+
+
+@dataclass(frozen=True)
+class SweepLook:
+    """All runs at one moment.
+
+    Attributes:
+        runs: those that people look for first come first.
+        at_s: when, seconds since 1970.
+    """
+
+    runs: list[RunLook]
+    at_s: float
+
+    @property
+    def num_runs(self) -> dict[str, int]:
+        """Runs by status."""
+        counts = Counter(run.status for run in self.runs)
+        return {status: counts[status] for status in STATUSES}
+
+    @property
+    def num_members(self) -> int:
+        """Members that ever started."""
+        return sum(len(run.members) for run in self.runs)
+
+    @property
+    def num_outcomes(self) -> dict[str, int]:
+        """Members that have ended, by how."""
+        return outcomes(self.runs)
+
+    @property
+    def num_done(self) -> int:
+        """Members that have ended."""
+        return sum(member.is_finished for run in self.runs for member in run.members)
+
+    @property
+    def num_finished_last_hour(self) -> int:
+        """Runs that were finished during the last hour."""
+        return sum(run.status == "finished" and self.at_s - run.changed_at_s <= _HOUR_S for run in self.runs)
+
+    @property
+    def steps_per_s(self) -> float | None:
+        """Optimizer steps per second of all runs together; None if no speed is known."""
+        return sum(run.steps_per_s or 0.0 for run in self.runs) or None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the budgets of what runs and of what was left are spent, at the present speed.
+
+        Failed runs, and runs that have no folder yet, are not counted: the disk does not know of them.
+        """
+        if self.steps_per_s is None:
+            return None
+        steps = sum(run.steps_left for run in self.runs if run.status in ("running", "stale", "queued"))
+        return max(steps / self.steps_per_s, *(run.left_s or 0.0 for run in self.runs))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen unless somebody launches something."""
+        return all(run.status in ("finished", "failed", "unreadable") for run in self.runs)
+
+
+def outcomes(runs: Sequence[RunLook]) -> dict[str, int]:
+    """Members that have ended, by how.
+
+    Args:
+        runs: any.
+    """
+    counts = Counter(member.outcome for run in runs for member in run.members if member.is_finished)
+    return {outcome: counts[outcome] for outcome in OUTCOMES}
+
+
+class SweepReader:
+    """Reads all runs at or below folders, as often as asked.
+
+    Args:
+        folders: run folders, experiment folders or runs roots.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._finished: dict[Path, tuple[tuple[int, int], RunLook]] = {}
+
+    def read(self) -> SweepLook:
+        """All runs as they are now."""
+        now_s = time.time()
+        found = {folder: None for root in self._folders for folder in run_folders(root)}
+        looks = [self._look(folder, now_s) for folder in found]
+        looks.sort(key=lambda run: (STATUSES.index(run.status), str(run.folder)))
+        return SweepLook(looks, now_s)
+
+    def _look(self, folder: Path, now_s: float) -> RunLook:
+        stamp = _stamp(folder / "run.json")
+        if folder in self._finished and self._finished[folder][0] == stamp:
+            return self._finished[folder][1]
+        run = read_run(folder, now_s)
+        if run.status == "finished" and stamp is not None:
+            self._finished[folder] = (stamp, run)
+        return run
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """Folders of runs at or below `root`, known by their name or by what lies in them.
+
+    Args:
+        root: any folder.
+    """
+    if _RUN_NAME.fullmatch(root.name):
+        yield root
+        return
+    entries: list[os.DirEntry[str]] = []
+    with suppress(OSError), os.scandir(root) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    folders = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
+    has_members = any(_MEMBER_NAME.fullmatch(entry.name) for entry in folders)
+    if has_members or any(entry.name == "run.json" for entry in entries):
+        yield root
+        return
+    for entry in folders:
+        yield from run_folders(Path(entry.path))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def document(look: SweepLook) -> dict[str, Any]:
+    """What ``gradhorizon-status --json`` prints.
+
+    Args:
+        look: all runs at one moment.
+
+    Returns:
+        ``schema``; ``at_s``, seconds since 1970; ``totals`` with ``runs`` (status -> count), ``members`` (``total``,
+        ``done``, and each outcome -> count), ``runs_finished_last_hour``, ``steps_per_s``, ``left_s``; and ``runs``, a
+        list with ``folder``, ``status`` (running, failed, stale, unreadable, queued or finished), ``experiment``,
+        ``model``, ``task``, ``seq_len``, ``variant``, ``num_steps``, ``step`` (as of the last commit),
+        ``committed_at_s``, ``steps_per_s``, ``left_s``, ``problem``, ``failure`` (``reason``, ``lines``), ``owner``
+        (``host``, ``pid``, ``slot``, ``since_s``, ``beat_at_s``) and ``members``, a list with ``seed``,
+        ``is_finished``, ``step``, ``outcome``, ``outcome_step``. What is not known is null.
+    """
+    return {
+        "schema": SCHEMA,
+        "at_s": look.at_s,
+        "totals": {
+            "runs": look.num_runs,
+            "members": {"total": look.num_members, "done": look.num_done, **look.num_outcomes},
+            "runs_finished_last_hour": look.num_finished_last_hour,
+            "steps_per_s": look.steps_per_s,
+            "left_s": look.left_s,
+        },
+        "runs": [_plain_run(run) for run in look.runs],
+    }
+
+
+def _plain_run(run: RunLook) -> dict[str, Any]:
+    copied = ("status", "experiment", "model", "task", "seq_len", "variant", "num_steps", "step", "committed_at_s",
+              "steps_per_s", "left_s", "problem")  # fmt: skip
+    failure = None if run.failure is None else {"reason": run.failure.reason, "lines": run.failure.lines}
+    return {
+        "folder": str(run.folder),
+        **{name: getattr(run, name) for name in copied},
+        "failure": failure,
+        "owner": None if run.owner is None else _plain_owner(run.owner),
+        "members": [_plain_member(member) for member in run.members],
+    }
+
+
+def _plain_owner(claim: Claim) -> dict[str, Any]:
+    return {
+        "host": claim.host or None, "pid": claim.pid if claim.host else None, "slot": claim.slot,
+        "since_s": _finite(claim.launched_at_s), "beat_at_s": _finite(claim.beat_at_s),
+    }  # fmt: skip
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _plain_member(member: MemberLook) -> dict[str, Any]:
+    return {name: getattr(member, name) for name in ("seed", "is_finished", "step", "outcome", "outcome_step")}
