@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gradhorizon import stopping
 from gradhorizon.records import read_runs
 from tests.runs_on_disk import TINY, assert_same_records
 
@@ -145,3 +147,16 @@ def test_a_sweep_interrupted_and_killed_completes_with_the_numbers_of_an_undistu
     assert sorted(read_runs([broken / "runs"]).members["seed"].unique()) == [0, 1, 2]
     for folder in folders:
         assert_same_records(folder, broken / "runs" / "default" / folder.name, 0)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_end_commits_and_goes_on_from_there(tmp_path: Path) -> None:
+    run = ("model=rnn_tanh", "task=adding_arjovsky2016", "seq_len=30", "num_seeds=1", "num_steps=3000",
+           "val_every_steps=3000", "logger=none")  # fmt: skip
+    process = start(tmp_path, *run)
+    wait_for(tmp_path, "runs/default/*/seed-0/checkpoints/init.pt", 1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == stopping.EXIT_CODE
+    result = launch(tmp_path, *run)
+    assert result.returncode == 0, result.stderr
+    assert [int(step) > 0 for step in re.findall(r"seed 0: resumes from step (\d+)", result.stderr)] == [True]

@@ -273,15 +273,6 @@ def test_checkpoints_are_kept_at_every_probe_if_asked(tmp_path: Path) -> None:
     assert kept == {"init", "last", *(f"step-{step:08d}" for step in probed)}
 
 
-def test_a_truncated_checkpoint_is_named_and_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = interrupted(tmp_path, monkeypatch, 13)
-    path = broken / "seed-0" / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises((RecordsError, RunFailedError), match=r"checkpoint\.pt cannot be read"):
-        run(tmp_path)
-    assert path.stat().st_size == 100
-
-
 def test_a_truncated_records_file_is_named_by_the_reader(finished: Path, tmp_path: Path) -> None:
     folder = copied(finished, tmp_path)
     path = folder / "seed-0" / "records" / "metrics.parquet"
@@ -313,7 +304,7 @@ def test_a_finished_member_without_a_measurement_that_is_now_asked_for_is_named(
 ) -> None:
     run(tmp_path, "~measurement.state_gradients", "num_seeds=1")
     run(tmp_path, "num_seeds=1")
-    assert "seed 0 is finished without state_gradients, which is not rerun" in caplog.text
+    assert "seed 0 is finished without state_gradients, which gradhorizon-measure adds" in caplog.text
 
 
 def test_a_member_that_another_process_trains_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def validate(cfg: DictConfig) -> RunConfig:
     return run
 
 
+@cache
 def shipped_cells() -> dict[str, str]:
     """Label -> `_target_` of its cell, for every file in ``conf/model`` but the template for external cells."""
     cells = {}

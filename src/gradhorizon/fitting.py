@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import sys
-import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
-from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig
-from gradhorizon.ensemble import Ensemble, Member, kept_rng
-from gradhorizon.measurements.kernel_gate import KernelMismatchError, check_kernel
-from gradhorizon.measurements.measurement import Program
+from gradhorizon.ensemble import Ensemble, Member
+from gradhorizon.locks import MemberHeldError, members_locked
 from gradhorizon.measurements.probe import Probe
-from gradhorizon.mirrors.mirror import RunInfo
-from gradhorizon.network import Network
-from gradhorizon.parts import Parts, build_parts
+from gradhorizon.mirrors.mirror import RunInfo, resume_id
+from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
+from gradhorizon.parts import Parts, build_parts, program_of
 from gradhorizon.progress import ProgressDisplay
 from gradhorizon.recording import MemberFiles, Recorder
-from gradhorizon.records import MemberRecords, RecordsError
+from gradhorizon.records import METRICS, MemberRecords, RecordsError
+from gradhorizon.repairs import mended, restore
 from gradhorizon.run_callback import RunCallback
+from gradhorizon.run_folder import log_file
 from gradhorizon.run_sheet import RunSheet
 from gradhorizon.streams import probe_batch, validation_batches
 from gradhorizon.tasks.task import Task
@@ -48,14 +43,6 @@ _LIGHTNING_CHATTER = (
     ".*LeafSpec.*",  # Lightning's own use of a torch function that torch has deprecated
     ".*GPU available but not used.*",
 )
-
-
-def configure_torch(run: RunConfig) -> None:
-    """Set threads, and turn reduced-precision matrix products off: the one place where precision flags are set."""
-    torch.set_num_threads(run.num_threads)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
 def fit(
@@ -85,12 +72,14 @@ def fit(
     configure_torch(run)
     parts = build_parts(cfg, run)
     runs.create(folder)
-    with _members_locked(folder, [state.seed for state in todo]), _log_file(folder / "log.txt"), ExitStack() as stack:
+    with members_locked(folder, [state.seed for state in todo]), log_file(folder / "log.txt"), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
         seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
-        _check_kernels(parts, device, run)
+        check_kernels(parts, device, run)
+        candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
         try:
-            info = _run_info(cfg, run, parts.task, folder, identity, seeds)
+            asked_for = range(run.seed, run.seed + run.num_seeds)
+            info = _run_info(cfg, run, parts.task, folder, identity, asked_for)
             summary = stack.enter_context(parts.mirror.opened(info))
         except ValueError as error:
             raise ConfigError(f"logger: {error}") from error
@@ -99,12 +88,11 @@ def fit(
         status = "failed"
         measuring_s: defaultdict[str, float] = defaultdict(float)
         try:
-            candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
             for _, group in groupby(candidates, key=lambda item: item.step):
                 _fit_side_by_side(run, parts, device, folder, list(group), facts, measuring_s)
             status = "finished"
-            _say_cost_of_measuring(measuring_s, time.time() - sheet.started_at)
-        except (KeyboardInterrupt, SystemExit):
+            _say_cost_of_measuring(measuring_s, sheet.wall_s)
+        except (KeyboardInterrupt, SystemExit, MemberHeldError):
             status = "running"
             raise
         except Exception as error:
@@ -112,8 +100,18 @@ def fit(
                 f"{folder.name} failed: {type(error).__name__}: {error}; its traceback is in {folder / 'log.txt'}"
             ) from error
         finally:
-            outcomes = sheet.write(status, measuring_s)
-            summary.update({str(seed): outcomes.get(str(seed)) for seed in seeds})
+            outcomes = _written(sheet, status, measuring_s)
+            summary.update({str(seed): outcomes.get(str(seed)) for seed in asked_for})
+
+
+def _written(sheet: RunSheet, status: str, measuring_s: Mapping[str, float]) -> dict[str, Any]:
+    try:
+        return sheet.write(status, measuring_s)
+    except RecordsError as error:
+        if status == "finished":
+            raise
+        log.warning("  %s", error)  # why the run has ended is said by the error on its way
+        return {}
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,24 @@ class _Candidate:
     """A member and what its checkpoint holds: the step comes from there, the only file that moves with the weights."""
 
     member: Member
+    records: MemberRecords
     optimizer_state: dict[str, Any] | None
     step: int
 
 
 def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candidate:
     # In float64 before the weights are restored, or restoring would round them.
-    member = Member(seed, parts.build_network).to(_dtype(run))
-    checkpoint = _load_checkpoint(folder / f"seed-{seed}" / "checkpoint.pt")
+    member = Member(seed, parts.build_network).to(training_dtype(run))
+    lead = {
+        "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task.name,
+        "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": seed,
+    }  # fmt: skip
+    tables = [METRICS, *(measurement.table for measurement in parts.measurements)]
+    checkpoint, records = mended(folder / f"seed-{seed}", lead, tables)
     if checkpoint is None:
-        return _Candidate(member, None, 0)
-    member.restore(checkpoint["member"])
-    return _Candidate(member, checkpoint["optimizer"], checkpoint["step"])
+        return _Candidate(member, records, None, 0)
+    restore(member, checkpoint, folder)
+    return _Candidate(member, records, checkpoint["optimizer"], checkpoint["step"])
 
 
 def _fit_side_by_side(
@@ -141,7 +145,9 @@ def _fit_side_by_side(
 ) -> None:  # fmt: skip
     """Train members that have completed the same number of steps; those that had ended are only closed."""
     first_step = candidates[0].step
-    files = {item.member.seed: _member_files(run, parts, folder, item, facts) for item in candidates}
+    files = {
+        item.member.seed: MemberFiles(folder / f"seed-{item.member.seed}", item.records, facts) for item in candidates
+    }
     for item in candidates:
         if not item.member.is_training:
             files[item.member.seed].finish(item.member, first_step)
@@ -159,10 +165,10 @@ def _fit_side_by_side(
         ensemble, parts.build_optimizer, run.data_seed, first_step, recorder, parts.settings.log_every_steps,
         [item.optimizer_state for item in going if item.optimizer_state is not None],
     )  # fmt: skip
-    module.to(_dtype(run))
+    module.to(training_dtype(run))
     validation = validation_batches(parts.task, run.data_seed, run.val_size, _VALIDATION_BATCH)
     callback = RunCallback(
-        module, recorder, files, [batch.to(device, _dtype(run)) for batch in validation],
+        module, recorder, files, [batch.to(device, training_dtype(run)) for batch in validation],
         ProgressDisplay(interval_s=parts.settings.progress_every_s),
         parts.settings, run.num_steps, run.val_every_steps, run.stop_when_solved,
         title=f"{run.model['label']} {parts.task.name} T={parts.task.seq_len}",
@@ -174,35 +180,12 @@ def _fit_side_by_side(
         _trainer(run, device, callback).fit(module, stream.loader())
 
 
-def program_of(network: Network, parts: Parts, run: RunConfig) -> Program:
-    """What cost measurements run: the training of `network` as `run` configures it."""
-    return Program(network, parts.task, run.batch_size, parts.build_optimizer, run.clip_norm, run.precision)
-
-
 def _say_cost_of_measuring(seconds: Mapping[str, float], wall_s: float) -> None:
     if seconds:
         total_s = sum(seconds.values())
         dearest_first = sorted(seconds.items(), key=lambda item: -item[1])
         each = ", ".join(f"{name} {own_s:.2g} s" for name, own_s in dearest_first)
         log.info("  measuring took %.2g s, %.0f %% of the run: %s", total_s, 100 * total_s / wall_s, each)
-
-
-def _member_files(
-    run: RunConfig, parts: Parts, folder: Path, candidate: _Candidate, facts: dict[str, Any]
-) -> MemberFiles:
-    member = folder / f"seed-{candidate.member.seed}"
-    lead = {
-        "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task.name,
-        "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": candidate.member.seed,
-    }  # fmt: skip
-    records = MemberRecords(member, lead, None if candidate.optimizer_state is None else candidate.step)
-    if records.set_aside:
-        log.warning("  %d parts later than the checkpoint were set aside: %s", len(records.set_aside), records.folder)
-    return MemberFiles(member, records, facts)
-
-
-def _dtype(run: RunConfig) -> torch.dtype:
-    return torch.float64 if run.precision == "64-true" else torch.float32
 
 
 def _trainer(run: RunConfig, device: str, callback: pl.Callback) -> pl.Trainer:
@@ -221,33 +204,9 @@ def _trainer(run: RunConfig, device: str, callback: pl.Callback) -> pl.Trainer:
     )
 
 
-def _load_checkpoint(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RecordsError(
-            f"{path} cannot be read ({error}); move its member's whole folder out of the run to train it from its start"
-        ) from error
-
-
-def _check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
-    """Hold what trains, and what probes run on (native kernels: cuDNN is off there), against the textbook loop."""
-    with kept_rng():
-        network = parts.build_network()
-    try:
-        for cell in {type(cell): cell for cell in network.cells() if isinstance(cell, Recurrent)}.values():
-            check_kernel(cell, device, _dtype(run))
-            if run.precision == "bf16-mixed":
-                check_kernel(cell, device, torch.bfloat16)
-            with torch.backends.cudnn.flags(enabled=False):
-                check_kernel(cell, "cpu" if device.startswith("mps") else device, torch.float64)
-    except KernelMismatchError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _run_info(cfg: DictConfig, run: RunConfig, task: Task, folder: Path, identity: str, seeds: list[int]) -> RunInfo:
+def _run_info(
+    cfg: DictConfig, run: RunConfig, task: Task, folder: Path, identity: str, seeds: Sequence[int]
+) -> RunInfo:
     config = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(vars(run))), resolve=True)
     return RunInfo(
         name=folder.name,
@@ -258,38 +217,6 @@ def _run_info(cfg: DictConfig, run: RunConfig, task: Task, folder: Path, identit
         seeds=tuple(seeds),
         config=config,  # type: ignore[arg-type]
         folder=folder,
-        resume_id=hashlib.sha256(repr((run.experiment_name, identity, sorted(seeds))).encode()).hexdigest()[:16],
+        resume_id=resume_id(run.experiment_name, identity, seeds),
         tags=(run.model["label"], task.name, f"T={task.seq_len}"),
     )
-
-
-@contextmanager
-def _members_locked(folder: Path, seeds: list[int]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for seed in seeds:
-            (folder / f"seed-{seed}").mkdir(exist_ok=True)
-            try:
-                stack.enter_context(FileLock(folder / f"seed-{seed}" / ".lock", blocking=False))
-            except Timeout as error:
-                raise ConfigError(
-                    f"seed {seed} of {folder.name} must be trained by one process at a time, and another one is at it; "
-                    "wait for it, or end it"
-                ) from error
-        yield
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    except Exception:
-        exception = sys.exc_info()
-        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "the run failed", (), exception))
-        raise
-    finally:
-        root.removeHandler(handler)
-        handler.close()

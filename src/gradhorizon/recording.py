@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import io
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import torch
 
 from gradhorizon.ensemble import Member
+from gradhorizon.locks import check_held
 from gradhorizon.measurements.measurement import (
     CostMeasurement,
     Measurement,
@@ -24,6 +26,7 @@ from gradhorizon.measurements.measurement import (
 )
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import Mirror
+from gradhorizon.record_files import write_atomically
 from gradhorizon.records import METRICS, MemberRecords, Table, write_json
 
 
@@ -66,10 +69,10 @@ class Recorder:
         if due:
             probe = self.build_probe(member)
             for item in due:
-                self._take(item.table, lambda item=item: item.read(probe), member, step, phase)
+                self._take(item.table, partial(item.read, probe), member, step, phase)
         for cost in self.costs:
             if cost.schedule.is_due(step, phase, self.num_steps):
-                self._take(cost.table, lambda cost=cost: cost.read(self.build_program(member)), member, step, phase)
+                self._take(cost.table, partial(cost.read, self.build_program(member)), member, step, phase)
         return bool(due)
 
     def _take(self, table: Table, read: Callable[[], pd.DataFrame], member: Member, step: int, phase: str) -> None:
@@ -133,7 +136,12 @@ class MemberFiles:
         save_atomically(content, self.folder / "checkpoints" / f"{name}.pt")
 
     def commit(self, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
-        """Records up to `step`, then the checkpoint that they belong to."""
+        """Records up to `step`, then the checkpoint that they belong to.
+
+        Raises:
+            MemberHeldError: another process has taken the member over; nothing is written.
+        """
+        check_held(self.folder)
         self.records.commit(step)
         content = {"member": member.state(), "optimizer": optimizer_state, "step": step}
         save_atomically(content, self.folder / "checkpoint.pt")
@@ -165,7 +173,6 @@ class MemberFiles:
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """``torch.save`` by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    torch.save(content, temporary)
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(buffer.getvalue(), path)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import pytorch_lightning as pl
 
+from gradhorizon import stopping
 from gradhorizon.config import TrainerSettings
 from gradhorizon.ensemble import Member, Outcome
 from gradhorizon.progress import ProgressDisplay
@@ -85,9 +86,13 @@ class RunCallback(pl.Callback):
         if is_validation:
             self._validate(step, "last" if step == self.num_steps else "train")
         self._end_members(trainer, step)
-        if is_validation and time.monotonic() - self._committed_at >= self.settings.checkpoint_every_s:
+        is_stopping = stopping.is_requested() and not trainer.should_stop
+        is_commit_due = is_validation and time.monotonic() - self._committed_at >= self.settings.checkpoint_every_s
+        if is_commit_due or is_stopping:
             self._commit(step)
         self._show(step)
+        if is_stopping:
+            raise stopping.Stopped
 
     def _keep_if_asked(self, member: Member, step: int) -> None:
         if self.settings.keep_probe_checkpoints:

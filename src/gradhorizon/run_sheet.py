@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
 from gradhorizon.config import RunConfig
-from gradhorizon.records import read_json, write_json
+from gradhorizon.record_files import DamagedFileError, put_aside, read_json, remove_orphans, write_atomically, write_json
 from gradhorizon.tasks.task import Task
+
+log = logging.getLogger(__name__)
 
 
 class RunSheet:
@@ -42,6 +45,7 @@ class RunSheet:
     ) -> None:
         self.folder = folder
         self.started_at = time.time()
+        self._start = time.monotonic()  # the clock of `started_at` may jump
         self.content: dict[str, Any] = {
             "experiment": run.experiment_name,
             "run": folder.name,
@@ -64,7 +68,8 @@ class RunSheet:
         self.seeds = seeds
         self.earlier = self._earlier_launches()
         if not (folder / "config.yaml").exists():
-            OmegaConf.save(OmegaConf.masked_copy(cfg, list(vars(run))), folder / "config.yaml", resolve=True)
+            own = OmegaConf.masked_copy(cfg, list(vars(run)))
+            write_atomically(OmegaConf.to_yaml(own, resolve=True).encode(), folder / "config.yaml")
 
     def write(self, status: str, measuring_s: Mapping[str, float]) -> dict[str, Any]:
         """Write ``run.json``; returns the outcomes of all members on disk, by seed.
@@ -73,22 +78,30 @@ class RunSheet:
             status: running, finished or failed.
             measuring_s: table -> seconds that this launch has spent on measuring it.
         """
-        outcomes = {}
-        for path in sorted(self.folder.glob("seed-*/member.json")):
-            member = read_json(path)
-            outcomes[str(member["seed"])] = {key: member[key] for key in ("status", "outcome", "outcome_step")}
-        started = [path.name.removeprefix("seed-") for path in self.folder.glob("seed-*")]
-        if status == "finished" and any(outcomes.get(seed, {}).get("status") != "finished" for seed in started):
-            status = "running"
-        timing = {"started_at_s": self.started_at, "wall_s": time.time() - self.started_at,
+        if status != "failed":
+            (self.folder / runs.FAILURE_FILE).unlink(missing_ok=True)
+        outcomes = runs.outcomes(self.folder)
+        if status != "failed":
+            status = "finished" if runs.is_finished(self.folder, outcomes) else "running"
+        timing = {"started_at_s": self.started_at, "wall_s": self.wall_s,
                   "measuring_s": dict(measuring_s)}  # fmt: skip
         this_launch = {"seeds": self.seeds, **self.facts, **timing}
         write_json(
             {**self.content, "status": status, "outcomes": outcomes, "launches": [*self.earlier, this_launch]},
             self.folder / "run.json",
         )
+        remove_orphans(self.folder)
         return outcomes
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that this launch has taken so far."""
+        return time.monotonic() - self._start
 
     def _earlier_launches(self) -> list[dict[str, Any]]:
         path = self.folder / "run.json"
-        return read_json(path).get("launches", []) if path.is_file() else []
+        try:
+            return read_json(path).get("launches", []) if path.is_file() else []
+        except DamagedFileError as error:
+            log.warning("  %s; set aside as %s, and written anew", error.fact, put_aside(path).name)
+            return []

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
+import importlib.util
 import json
+import linecache
 import logging
 import os
 import platform
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -19,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.config import ConfigError, RunConfig
-from gradhorizon.records import read_json
+from gradhorizon.record_files import DamagedFileError, is_whole, read_json
 
 log = logging.getLogger(__name__)
+
+FAILURE_FILE = "failed.json"
+"""What the local launcher leaves in the folder of a run that failed; the run's next launch removes it."""
 
 RESULTS_VERSION = 1
 """Bumped with every **Affects results** entry of CHANGELOG.md: runs of different versions are never pooled."""
@@ -35,6 +39,7 @@ _CANNOT_CHANGE_NUMBERS = (
     "experiment_name", "seed", "num_seeds", "measurement", "logger", "trainer", "runs_dir", "plan",
 )  # fmt: skip
 _NAMED_APART = ("model", "task", "seq_len", "experiment", *_CANNOT_CHANGE_NUMBERS)
+_OF_A_MEMBER = ("seed", "status", "outcome", "outcome_step", "step", "launch")
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "pandas", "pyarrow", "wandb", "gradhorizon")
 
 
@@ -110,12 +115,51 @@ class MemberState:
 def member_state(folder: Path, seed: int) -> MemberState:
     """State of the member with `seed` in the run's `folder`."""
     member = folder / f"seed-{seed}"
-    content = read_json(member / "member.json") if (member / "member.json").is_file() else {}
+    try:
+        content = read_member_sheet(member)
+    except DamagedFileError:  # its checkpoint says where it stands
+        content = {}
     if content.get("status") == "finished":
         return MemberState(seed, "finished", content["step"], content["launch"])
     if (member / "checkpoint.pt").is_file():
         return MemberState(seed, "resumable", content.get("step", 0), content.get("launch", {}))
     return MemberState(seed, "new", 0, {})
+
+
+def read_member_sheet(member: Path) -> dict[str, Any]:
+    """Content of ``member.json`` in a member's folder; empty if there is none.
+
+    Raises:
+        DamagedFileError: it is cut short or spoiled.
+    """
+    path = member / "member.json"
+    return read_json(path, _OF_A_MEMBER) if path.is_file() else {}
+
+
+def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
+    """How each member on disk stands: seed -> status, outcome, outcome_step; those of damaged sheets are left out."""
+    found = {}
+    for path in sorted(folder.glob("seed-*/member.json")):
+        with suppress(DamagedFileError):  # its own launch repairs it
+            member = read_member_sheet(path.parent)
+            found[str(member["seed"])] = {key: member[key] for key in ("status", "outcome", "outcome_step")}
+    return found
+
+
+def is_finished(folder: Path, outcomes: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether all members that ever started have ended.
+
+    Args:
+        folder: the run's folder.
+        outcomes: what `outcomes` returned.
+    """
+    started = [path.name.removeprefix("seed-") for path in folder.glob("seed-*")]
+    return all(outcomes.get(seed, {}).get("status") == "finished" for seed in started)
+
+
+def damaged_tables(folder: Path, seed: int) -> list[Path]:
+    """Files of a finished member's tables that were cut short."""
+    return [path for path in sorted((folder / f"seed-{seed}" / "records").glob("*.parquet")) if not is_whole(path)]
 
 
 def recorded_tables(folder: Path, seed: int) -> set[str]:
@@ -174,7 +218,8 @@ def _external_source(target: str) -> str | None:
     if module_name.startswith("gradhorizon.") or not module_name:
         return None
     try:
-        source = inspect.getsource(importlib.import_module(module_name))
-    except Exception:  # noqa: BLE001, whatever the module raises is said where the cell is built
+        spec = importlib.util.find_spec(module_name)  # to run it would import torch
+    except Exception:  # noqa: BLE001, whatever its package raises is said where the cell is built
         return None
-    return hashlib.sha256(source.encode()).hexdigest()[:10]
+    source = "".join(linecache.getlines(spec.origin)) if spec is not None and spec.origin else ""
+    return hashlib.sha256(source.encode()).hexdigest()[:10] if source else None

@@ -1,4 +1,4 @@
-"""What concerns a whole sweep: the sum of its plans."""
+"""What concerns a whole sweep: the sum of its plans, and the runs that were left to others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from gradhorizon import stopping
 from gradhorizon.progress import format_duration
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ class Plan:
 class PlanTotal(Callback):
     """Adds up what ``plan=true`` says of every run of a sweep.
 
-    With the basic launcher alone: others run their jobs in processes of their own, from which nothing comes back here.
+    With the basic and the local launcher: others run their jobs in processes of their own, from which nothing comes
+    back here.
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,51 @@ class PlanTotal(Callback):
         del config, kwargs
         if self._plans:
             log.info("%s", total(self._plans))
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A run of a sweep that another process is at.
+
+    Attributes:
+        reason: who, where and since when.
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"skipped: {self.reason}"
+
+
+class SkippedRuns(Callback):
+    """Ends a sweep that left runs to another process with exit code 75: nothing failed, but not all is done.
+
+    With the basic and the local launcher; with others each run's own log tells.
+    """
+
+    def __init__(self) -> None:
+        self._num_runs = self._num_skipped = 0
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Count a run."""
+        del config, kwargs
+        self._num_runs += 1
+        if job_return.status == JobStatus.COMPLETED:
+            self._num_skipped += isinstance(job_return.return_value, Skipped)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say how many were skipped, and end the process with the exit code of what goes on another time.
+
+        Raises:
+            SystemExit: some were.
+        """
+        del config, kwargs
+        if self._num_skipped:
+            log.warning(
+                "%d of %d runs were skipped: other processes are at them, as said above; the same command skips what "
+                "they finish, and goes on with what they leave", self._num_skipped, self._num_runs,
+            )  # fmt: skip
+            raise SystemExit(stopping.EXIT_CODE)
 
 
 def total(plans: list[Plan]) -> str:

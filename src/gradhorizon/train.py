@@ -6,8 +6,11 @@ Heavy packages are imported where they are used, so that a finished run is skipp
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,10 +18,12 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gradhorizon import runs
+from gradhorizon import gpus, runs, stopping
 from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, validate
+from gradhorizon.locks import MemberHeldError
 from gradhorizon.records import RecordsError
-from gradhorizon.sweep import Plan
+from gradhorizon.settling import settle
+from gradhorizon.sweep import Plan, Skipped
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +33,21 @@ class RunError(CompactHydraException):
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
-def main(cfg: DictConfig) -> Plan | None:
-    """Train one run, or say that it is done; returns its plan with ``plan=true``."""
+def main(cfg: DictConfig) -> Plan | Skipped | None:
+    """Train one run, or say that it is done; returns its plan with ``plan=true``.
+
+    A run that another process is at is an error, but in a sweep it is skipped: others may train the same sweep.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stopping.request())  # what schedulers send before they kill
     try:
         return launch(cfg).plan
     except (ConfigError, RecordsError, runs.RunFailedError) as error:
         log.debug("where it went wrong:", exc_info=True)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if isinstance(error, MemberHeldError):
+                log.warning("  skipped: %s", error)
+                return Skipped(str(error))
             log.error("Error: %s", error)  # Hydra itself shows the first failed job's alone, at the very end  # noqa: TRY400
         raise RunError(f"Error: {error}") from error
 
@@ -47,6 +60,57 @@ class Launched:
     plan: Plan | None = None
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a launch finds before it trains anything; to know it takes no heavy package.
+
+    Attributes:
+        run: the configuration's root.
+        device: where it trains.
+        identity: the run's identity.
+        folder: where it lies.
+        states: what is on disk of each member.
+        facts: what is true of this launch.
+    """
+
+    run: RunConfig
+    device: str
+    identity: str
+    folder: Path
+    states: list[runs.MemberState]
+    facts: dict[str, Any]
+
+    @property
+    def todo(self) -> list[runs.MemberState]:
+        """Members that are not finished."""
+        return [state for state in self.states if state.status != "finished"]
+
+    def say_notes(self) -> None:
+        """Say what finished members lack, and what has changed since they were trained."""
+        _say_damaged_tables(self.folder, [state.seed for state in self.states if state.status == "finished"])
+        _say_absent_tables(self.folder, [state for state in self.states if state.status == "finished"], self.run)
+        runs.say_differences(self.states, self.facts)
+
+
+def look(cfg: DictConfig) -> Look:
+    """Where a run lies, and which of its members are done.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        ConfigError: the configuration cannot run.
+        RecordsError: what is on disk cannot be read.
+    """
+    run = validate(cfg)
+    device = resolve_device(run.device)
+    identity = runs.identity(run, device)
+    experiment = Path(run.runs_dir) / run.experiment_name
+    folder = runs.find(experiment, identity) or experiment / f"{_readable_name(run)}-{identity}"
+    states = [runs.member_state(folder, seed) for seed in range(run.seed, run.seed + run.num_seeds)]
+    return Look(run, device, identity, folder, states, runs.launch_facts(device, run))
+
+
 def launch(cfg: DictConfig) -> Launched:
     """Train the members of a run that are not finished, or plan to.
 
@@ -57,25 +121,20 @@ def launch(cfg: DictConfig) -> Launched:
         ConfigError: the configuration cannot run.
         RecordsError: what is on disk cannot be continued.
     """
-    run = validate(cfg)
-    device = resolve_device(run.device)
-    identity = runs.identity(run, device)
-    experiment = Path(run.runs_dir) / run.experiment_name
-    folder = runs.find(experiment, identity) or experiment / f"{_readable_name(run)}-{identity}"
-    states = [runs.member_state(folder, seed) for seed in range(run.seed, run.seed + run.num_seeds)]
-    todo = [state for state in states if state.status != "finished"]
-    facts = runs.launch_facts(device, run)
-    _say_what_is_done(folder, states, run)
-    runs.say_differences(states, facts)
-    if run.plan:
+    seen = look(cfg)
+    _say_what_is_done(seen)
+    seen.say_notes()
+    if seen.run.plan:
         from gradhorizon.planning import say_plan
 
-        return Launched(folder, say_plan(cfg, run, device, todo))
-    if todo:
+        return Launched(seen.folder, say_plan(cfg, seen.run, seen.device, seen.todo))
+    if seen.todo:
         from gradhorizon.fitting import fit
 
-        fit(cfg, run, device, folder, identity, todo, facts)
-    return Launched(folder)
+        fit(cfg, seen.run, seen.device, seen.folder, seen.identity, seen.todo, seen.facts)
+    else:
+        settle(seen.folder)
+    return Launched(seen.folder)
 
 
 def resolve_device(name: str) -> str:
@@ -86,16 +145,20 @@ def resolve_device(name: str) -> str:
     """
     if name == "cpu":
         return name
-    import torch
-
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if gpus.count() else "cpu"
     kind, _, index = name.partition(":")
-    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    count = gpus.count() if kind == "cuda" else _num_mps()
     if int(index or 0) >= count:
         found = f"{count} {kind} device{'s' * (count != 1)}" if count else f"no {kind} device"
         raise ConfigError(f"`device`={name} is not on this machine ({found} found); use device=auto or device=cpu")
     return name
+
+
+def _num_mps() -> int:
+    import torch
+
+    return int(torch.backends.mps.is_available())
 
 
 def _readable_name(run: RunConfig) -> str:
@@ -108,13 +171,12 @@ def task_name(run: RunConfig) -> str:
     return str(run.task["_target_"]).split(".")[-2]
 
 
-def _say_what_is_done(folder: Path, states: list[runs.MemberState], run: RunConfig) -> None:
-    log.info("%s", folder)
-    finished = [state for state in states if state.status == "finished"]
+def _say_what_is_done(seen: Look) -> None:
+    log.info("%s", seen.folder)
+    finished = [state.seed for state in seen.states if state.status == "finished"]
     if finished:
-        log.info("  finished, skipped: %s", _seeds([state.seed for state in finished]))
-        _say_absent_tables(folder, finished, run)
-    for state in states:
+        log.info("  finished, skipped: %s", _seeds(finished))
+    for state in seen.states:
         if state.status == "resumable":
             log.info("  seed %d: resumes from step %d", state.seed, state.step)
 
@@ -126,7 +188,17 @@ def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunC
         if "metrics" not in runs.recorded_tables(folder, state.seed):
             absent.append("metrics")
         if absent:
-            log.warning("  note: seed %d is finished without %s, which is not rerun", state.seed, ", ".join(absent))
+            log.warning("  note: seed %d is finished without %s, which gradhorizon-measure adds", state.seed, ", ".join(absent))
+
+
+def _say_damaged_tables(folder: Path, finished: list[int]) -> None:
+    for seed in finished:
+        for path in runs.damaged_tables(folder, seed):
+            log.warning(
+                "  note: %s was cut short after seed %d had finished; finished members are left as they are: restore "
+                "it from a copy, or move the folder seed-%d out of the run and launch again",
+                path, seed, seed,
+            )  # fmt: skip
 
 
 def _seeds(seeds: list[int]) -> str:
