@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wandb
+
+from tests.wandb_stub import API_KEY, WandbStub
 
 
 @pytest.fixture
@@ -14,3 +19,21 @@ def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+
+@pytest.fixture
+def stub(no_account: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbStub]:
+    """A server of one's own, with a login; wandb's service is started anew, since it keeps the address."""
+    del no_account
+    wandb.teardown()
+    with WandbStub() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+        yield server
+    wandb.teardown()
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the project itself has warned of, and worse."""
+    own = [record for record in caplog.records if record.name.startswith("gradhorizon")]
+    return [record.getMessage() for record in own if record.levelno >= logging.WARNING]

@@ -51,21 +51,33 @@ def test_row_without_members_is_empty() -> None:
     assert MemberScalars().row({"train/loss": {}}) == {}
 
 
-def test_step_is_complete_once_all_members_have_reported() -> None:
-    collector = StepCollector((0, 1))
-    assert collector.add(5, 0, {"a": 1.0}) == []
-    assert collector.add(5, 1, {"a": 3.0}) == [(5, {"a": {0: 1.0, 1: 3.0}})]
+def test_row_of_a_step_that_not_all_have_reported_has_no_median() -> None:
+    scalars = MemberScalars()
+    assert scalars.row({"train/loss": {0: 1.0}}, with_median=False) == {"train/loss/seed_0": 1.0}
+    assert scalars.row({"train/loss": {1: 3.0}})["train/loss/median"] == 2.0
+
+
+def test_step_is_one_row_whatever_the_order_of_reports() -> None:
+    collector = StepCollector()
+    assert collector.add(5, {"a": {0: 1.0}}) == []
+    assert collector.add(5, {"b": {0: 2.0}}) == []
+    assert collector.add(5, {"a": {1: 3.0}}) == []
+    assert collector.add(10, {"a": {0: 4.0}}) == [(5, {"a": {0: 1.0, 1: 3.0}, "b": {0: 2.0}})]
+    assert collector.flush() == [(10, {"a": {0: 4.0}})]
     assert collector.flush() == []
 
 
-def test_step_without_a_frozen_member_is_complete_when_the_next_one_begins() -> None:
-    collector = StepCollector((0, 1, 2))
-    collector.add(5, 0, {"a": 1.0})
-    collector.add(5, 1, {"a": 2.0})
-    assert collector.add(9, 0, {"a": 4.0}) == [(5, {"a": {0: 1.0, 1: 2.0}})]
-    assert collector.flush() == [(9, {"a": {0: 4.0}})]
+def test_step_waits_for_a_member_that_diverges_while_the_next_is_reported() -> None:
+    collector = StepCollector()
+    collector.add(8, {"a": {0: 1.0}})
+    assert collector.add(9, {"a": {0: 2.0}}) == []
+    assert collector.add(8, {"a": {1: 5.0}}) == []
+    assert collector.add(12, {"a": {0: 3.0}}) == [(8, {"a": {0: 1.0, 1: 5.0}}), (9, {"a": {0: 2.0}})]
 
 
-def test_single_member_completes_every_step_at_once() -> None:
-    collector = StepCollector((7,))
-    assert collector.add(5, 7, {"a": 1.0}) == [(5, {"a": {7: 1.0}})]
+def test_steps_that_go_back_complete_what_was_gathered() -> None:
+    collector = StepCollector()
+    collector.add(40, {"a": {0: 1.0}})
+    assert collector.add(20, {"a": {1: 2.0}}) == [(40, {"a": {0: 1.0}})]
+    assert collector.add(20, {"b": {1: 3.0}}) == []
+    assert collector.flush() == [(20, {"a": {1: 2.0}, "b": {1: 3.0}})]

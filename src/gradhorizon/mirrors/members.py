@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 
 MemberValues = Mapping[str, Mapping[int, float]]
@@ -31,55 +31,51 @@ class MemberScalars:
     def __init__(self) -> None:
         self._latest: dict[str, dict[int, float]] = {}
 
-    def row(self, scalars: MemberValues) -> dict[str, float]:
+    def row(self, scalars: MemberValues, with_median: bool = True) -> dict[str, float]:
         """The flat row of one step.
 
         Args:
             scalars: ``split/quantity`` -> seed -> value.
+            with_median: whether all members that report this step have done so.
         """
         row: dict[str, float] = {}
         for key, values in scalars.items():
             latest = self._latest.setdefault(key, {})
             latest.update(values)
             row.update({f"{key}/seed_{seed}": value for seed, value in values.items()})
-            if latest:
+            if latest and with_median:
                 row[f"{key}/median"] = median_of_members(latest.values())
         return row
 
 
 class StepCollector:
-    """Collects what members report one after another, so that a step's median is taken once and over all of them.
+    """Gathers what members report of one optimizer step, in whatever order, so that a step is one row.
 
-    A step is complete once every member has reported it, or once any member reports a later one: members that are
-    frozen by then never will.
-
-    Args:
-        seeds: seeds of the members.
+    A step is complete once a step beyond the next is reported: a member that diverges while a step is taken is
+    measured after the others have completed it. Should steps go back, what was gathered is complete.
     """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._seeds = frozenset(seeds)
-        self._step = -1
-        self._collected: dict[str, dict[int, float]] = {}
-        self._reported: set[int] = set()
+    def __init__(self) -> None:
+        self._gathered: dict[int, dict[str, dict[int, float]]] = {}
+        self._newest = 0
 
-    def add(self, step: int, seed: int, scalars: Mapping[str, float]) -> list[tuple[int, MemberValues]]:
-        """The steps that are complete now, each with its values: none or one.
+    def add(self, step: int, scalars: MemberValues) -> list[tuple[int, MemberValues]]:
+        """The steps that are complete now, ascending, each with all its values.
 
         Args:
             step: optimizer steps completed.
-            seed: the member that reports.
-            scalars: its values.
+            scalars: ``split/quantity`` -> seed -> value.
         """
-        complete = self.flush() if step != self._step else []
-        self._step = step
-        self._reported.add(seed)
-        for key, value in scalars.items():
-            self._collected.setdefault(key, {})[seed] = value
-        return complete + self.flush() if self._reported >= self._seeds else complete
+        goes_back = step < self._newest - 1
+        self._newest = step if goes_back else max(step, self._newest)
+        complete = self._take(lambda known: goes_back or known < self._newest - 1)
+        for key, values in scalars.items():
+            self._gathered.setdefault(step, {}).setdefault(key, {}).update(values)
+        return complete
 
     def flush(self) -> list[tuple[int, MemberValues]]:
-        """The step under way with what was reported of it, if anything was."""
-        complete: list[tuple[int, MemberValues]] = [(self._step, self._collected)] if self._collected else []
-        self._collected, self._reported = {}, set()
-        return complete
+        """The steps under way with what was reported of them."""
+        return self._take(lambda _: True)
+
+    def _take(self, is_complete: Callable[[int], bool]) -> list[tuple[int, MemberValues]]:
+        return [(step, self._gathered.pop(step)) for step in sorted(self._gathered) if is_complete(step)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ class RunInfo:
         model: the model's label.
         task: name of the task's protocol.
         seq_len: T, steps, as the protocol's paper prints it.
-        seeds: seeds of the members that this process trains.
+        seeds: seeds of all members that the launch asks for, those included that earlier launches have trained.
         config: the resolved configuration, plain containers and scalars only.
         folder: the run's folder, which exists.
         resume_id: the same for every launch of the same members of the same run folder, and for no other.
@@ -39,6 +40,17 @@ class RunInfo:
     folder: Path
     resume_id: str
     tags: Sequence[str] = field(default=())
+
+
+def resume_id(experiment: str, identity: str, seeds: Sequence[int]) -> str:
+    """Sixteen hexadecimal digits that name a set of members of a run.
+
+    Args:
+        experiment: the experiment that the run belongs to.
+        identity: the run's identity.
+        seeds: seeds of the members.
+    """
+    return hashlib.sha256(repr((experiment, identity, sorted(seeds))).encode()).hexdigest()[:16]
 
 
 class Mirror(ABC):

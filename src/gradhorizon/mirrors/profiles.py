@@ -21,6 +21,7 @@ TABLE = "input_gradients"
 VALUE = "relative_gradient_norm_median"
 MOMENTS = ("init", "solved", "last")
 MAX_LAGS = 1024
+LOG10_HORIZON_LEVEL = -3.0
 Array = NDArray[np.float64]
 
 
@@ -117,6 +118,32 @@ def _thinned(count: int) -> NDArray[np.int64]:
     half = MAX_LAGS // 2
     spread = np.concatenate([np.linspace(0, count - 1, half), np.geomspace(1, count - 1, half), [0]])
     return np.unique(spread.round().astype(np.int64))
+
+
+def gradient_horizon(profile: pd.Series) -> tuple[int, bool] | None:
+    """First lag ≥ 0 from which a log10 profile stays under `LOG10_HORIZON_LEVEL`, and whether it lies beyond.
+
+    A NaN is not known to be under the level and counts as above it. Of a thinned profile the horizon is the first kept
+    lag that is not before it.
+
+    Args:
+        profile: log10 relative norms, indexed by lag, ascending.
+
+    Returns:
+        The horizon in steps, and False; the longest lag and True if the profile is not under the level there; None if
+        nothing was measured.
+
+    Example:
+        >>> gradient_horizon(pd.Series([0.0, -2.0, -4.0, -5.0]))
+        (2, False)
+    """
+    known = profile[profile.index >= 0]
+    if known.isna().all():
+        return None
+    reaches = np.flatnonzero(~(known.to_numpy() < LOG10_HORIZON_LEVEL))
+    first_under = int(reaches[-1]) + 1 if len(reaches) else 0
+    is_beyond = first_under == len(known)
+    return int(known.index[min(first_under, len(known) - 1)]), is_beyond
 
 
 def median_over_members(values: Array) -> Array:

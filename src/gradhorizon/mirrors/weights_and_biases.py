@@ -5,15 +5,19 @@ with an exit code, so that it ends before the next Hydra job starts, also when t
 each (optimizer step or lag); and Lightning's logger would add its own hyperparameters, ``epoch`` and
 ``trainer/global_step``.
 
-What goes wrong here is said once and never reaches the training: the records on disk are the truth. A launch that
-resumes a run writes a second offline folder with the same id; one ``wandb sync`` of both joins them.
+What goes wrong here is said once and never reaches the training: the records on disk are the truth, and
+``gradhorizon-wandb-push`` rebuilds a W&B run from them. A launch that resumes a run goes on with the same W&B run and
+writes what that lacks of the steps before; offline it writes a second folder that holds all steps, and
+``wandb sync`` of the later one alone, or of both in order, gives the whole run.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -21,12 +25,14 @@ import wandb
 from wandb.errors import AuthenticationError, CommError, UsageError
 
 from gradhorizon.mirrors.mirror import Mirror, RunInfo
+from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.run_log import RunLog
 
 log = logging.getLogger(__name__)
 
 MAX_TAG_CHARACTERS = 64  # wandb refuses longer ones
 MAX_ID_CHARACTERS = 64
+_KEY_IS_REFUSED = re.compile(r"\b401\b|not logged in|api.?key", re.IGNORECASE)
 
 
 class LoginError(ValueError):
@@ -40,14 +46,14 @@ class LoginError(ValueError):
 
 
 class WandbMirror(Mirror):
-    """One W&B run per launch of a run folder.
+    """One W&B run for the members of a run folder that a launch asks for.
 
     Args:
         project: the W&B project.
         mode: offline writes below the run folder alone; online needs a login.
         entity: user or team that owns the project; the login's default if omitted.
         init_timeout_s: how long to wait for the server when a run starts; then it is written offline.
-        finish_timeout_s: how long to wait for the server when a run ends; what is missing can be synced later.
+        finish_timeout_s: how long to wait for the server when a run ends; what is missing can be sent later.
 
     Raises:
         ValueError: an unknown `mode`.
@@ -58,8 +64,8 @@ class WandbMirror(Mirror):
         project: str = "gradhorizon",
         mode: str = "offline",
         entity: str | None = None,
-        init_timeout_s: float = 15.0,
-        finish_timeout_s: float = 30.0,
+        init_timeout_s: float = 10.0,
+        finish_timeout_s: float = 5.0,
     ) -> None:
         if mode not in ("offline", "online"):
             raise ValueError(f"`mode` must be offline or online, got {mode!r}; for no W&B at all, set logger=none")
@@ -70,7 +76,9 @@ class WandbMirror(Mirror):
         self.finish_timeout_s = finish_timeout_s
         self._run: wandb.Run | None = None
         self._log: RunLog | None = None
-        self._failed: set[str] = set()
+        self._has_read_records = False
+        self._complaints = Complaints(Path())
+        self._until_closed = ExitStack()
 
     def open(self, run: RunInfo) -> None:
         """Start the W&B run.
@@ -79,55 +87,71 @@ class WandbMirror(Mirror):
             LoginError: online without a usable API key.
         """
         self.close("failed", {})
-        self._failed.clear()
-        self._attempt("start", lambda: self._start(run))
+        self._has_read_records = False
+        self._complaints = Complaints(run.folder)
+        with _heard_by(Silence()):
+            self._attempt("start", lambda: self._start(run))
+        if self._run is not None:
+            self._until_closed.enter_context(_heard_by(self._complaints))
 
     def log_scalars(self, step: int, scalars: Mapping[str, Mapping[int, float]]) -> None:
-        """Log one row: every member's values and the medians over members, against the optimizer step."""
-        run_log = self._log
-        if run_log is not None:
-            self._attempt("log scalars", lambda: run_log.scalars(step, scalars))
+        """Take every member's values; a step is logged as one row, with medians over members, once it is complete."""
+        self._to_log("log scalars", lambda run_log: run_log.scalars(step, scalars))
 
     def log_table(self, table: str, frame: pd.DataFrame) -> None:
-        """Log the digest of a measurement once all members have reported the step, and keep profiles for the end."""
-        run_log = self._log
-        if run_log is not None and not frame.empty:
-            self._attempt(f"log {table}", lambda: run_log.table(table, frame))
+        """Take a measurement's digest into the row of its step, and keep profiles for the end."""
+        if not frame.empty:
+            self._to_log(f"log {table}", lambda run_log: run_log.table(table, frame))
 
     def close(self, status: str, summary: Mapping[str, Any]) -> None:
-        """Log the profiles and the summary, then finish the run with exit code 0 if `status` is finished, else 1."""
-        run, run_log = self._run, self._log
-        self._run = self._log = None
+        """Log what is left and finish the run, with exit code 0 if `status` is finished, else 1.
+
+        Profiles over lag are logged of a finished run alone: what W&B once holds cannot be replaced when the run is
+        resumed.
+        """
+        is_finished = status == "finished"
         try:
-            if run_log is not None:
-                self._attempt("log the last measurements", run_log.rest)
-                self._attempt("log profiles", run_log.profiles)
-                self._attempt("log the heat map", run_log.heat_map)
-                self._attempt("log the summary", lambda: run_log.summary(status, summary))
+            self._to_log("log recorded steps", lambda run_log: run_log.catch_up(is_finished))
+            self._to_log("log the heat map", RunLog.heat_map)
+            self._to_log("log the last steps", lambda run_log: run_log.rest(is_finished))
+            if is_finished:
+                self._to_log("log profiles", RunLog.profiles)
+            self._to_log("log the summary", lambda run_log: run_log.summary(status, summary))
         finally:
-            if run is not None:
-                self._attempt("finish", lambda: run.finish(exit_code=0 if status == "finished" else 1))
+            run, self._run, self._log = self._run, None, None
+            with self._until_closed:
+                if run is not None:
+                    self._attempt("send all before the run ended", lambda: run.finish(exit_code=int(not is_finished)))
+
+    def _to_log(self, what: str, action: Callable[[RunLog], object]) -> None:
+        run_log = self._log
+        if run_log is not None:
+            if not self._has_read_records:
+                self._has_read_records = True
+                self._attempt("read what earlier launches recorded", run_log.read_records)
+            self._attempt(what, lambda: action(run_log))
 
     def _start(self, info: RunInfo) -> None:
         self._run = self._init_online(info) if self.is_online else self._init(info, "offline")
         if not self._run.offline:
             log.info("W&B: %s", self._run.url)
-        self._log = run_log = RunLog(self._run, info)
-        self._attempt("read the profiles of earlier launches", run_log.read_earlier_profiles)
+        self._log = RunLog(self._run, info)
 
     def _init_online(self, info: RunInfo) -> wandb.Run:
         try:
-            if not wandb.login(prompt=False, verify=False):
-                raise LoginError("no API key")
             return self._init(info, "online")
         except (AuthenticationError, UsageError) as error:
-            raise LoginError(str(error)) from error
+            raise LoginError(_first_sentence(error)) from error
         except CommError as error:
-            log.warning(
-                "The W&B server does not answer (%s); the run is written offline, to be synced later.", _one_line(error)
-            )
-            wandb.teardown()  # its service still holds the id of the run that did not start
-            return self._init(info, "offline")
+            if _KEY_IS_REFUSED.search(str(error)):
+                raise LoginError(f"an API key that the server refuses ({_one_line(error)})") from error
+            return self._init_without_server(info, error)
+
+    def _init_without_server(self, info: RunInfo, error: CommError) -> wandb.Run:
+        said = _one_line(error).split(" Consider ")[0]
+        self._complaints.say(f"the server gave no usable answer ({said}), this run is written offline")
+        wandb.teardown()  # its service still holds the id of the run that did not start
+        return self._init(info, "offline")
 
     def _init(self, info: RunInfo, mode: Literal["offline", "online"]) -> wandb.Run:
         tags = (info.model, info.task, f"T={info.seq_len}", *info.tags)
@@ -135,9 +159,9 @@ class WandbMirror(Mirror):
             project=self.project,
             entity=self.entity,
             mode=mode,
-            dir=str(info.folder),
+            dir=str(self._directory(info)),
             id=re.sub(r"[^A-Za-z0-9_-]", "-", info.resume_id)[-MAX_ID_CHARACTERS:],
-            resume="allow" if mode == "online" else None,
+            resume="allow" if mode == "online" and self._is_resumed(info) else None,
             name=info.name,
             group=info.experiment,
             job_type=info.model,
@@ -146,6 +170,13 @@ class WandbMirror(Mirror):
             reinit="finish_previous",  # a run that an earlier job of this process has left open
             settings=self._settings(),
         )
+
+    def _directory(self, info: RunInfo) -> Path:
+        return info.folder
+
+    def _is_resumed(self, info: RunInfo) -> bool:
+        # A W&B run of which nothing is recorded here shows another training: it is overwritten.
+        return is_recorded(info.folder, info.seeds)
 
     def _settings(self) -> wandb.Settings:
         return wandb.Settings(
@@ -158,7 +189,7 @@ class WandbMirror(Mirror):
             x_save_requirements=False,
             init_timeout=self.init_timeout_s,
             finish_timeout=self.finish_timeout_s,
-            finish_timeout_raises=False,
+            finish_timeout_raises=True,
         )
 
     def _attempt(self, what: str, action: Callable[[], object]) -> None:
@@ -167,14 +198,73 @@ class WandbMirror(Mirror):
         except LoginError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever fails here must not stop the training)
-            if what not in self._failed:
-                self._failed.add(what)
-                said = f"{type(error).__name__}: {_one_line(error)}"
-                log.warning("W&B could not %s (%s); the records are complete.", what, said)
+            self._complaints.say(f"could not {what} ({type(error).__name__}: {_one_line(error)})")
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+@contextmanager
+def _heard_by(listener: Silence) -> Iterator[None]:
+    """Hand `listener` what wandb would print."""
+    wandb.setup()
+    wandb.termsetup(wandb.Settings(silent=True), listener)
+    try:
+        yield
+    finally:
+        wandb.termsetup(wandb.setup().settings, None)
+
+
+class Silence:
+    """Takes what wandb would print, and drops it."""
+
+    def info(self, message: str) -> None:
+        """Drop what went well."""
+
+    def warning(self, message: str) -> None:
+        """Drop a warning: what it leads to is raised."""
+
+    def error(self, message: str) -> None:
+        """Drop an error: what it leads to is raised."""
+
+
+class Complaints(Silence):
+    """Says the first thing that goes wrong with a run, and what to do; keeps silent about the rest.
+
+    It also takes wandb's own messages: that an upload was given up reaches nobody else.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.first: str | None = None
+
+    def say(self, words: str) -> None:
+        """Log `words` as a warning, or for the debugger alone after the first ones."""
+        if self.first is not None:
+            log.debug("W&B: %s", words)
+            return
+        self.first = words
+        log.warning(
+            "W&B: %s. Training is not affected, and all is recorded: `gradhorizon-wandb-push '%s'` sends it",
+            words.rstrip("."),
+            self._folder,
+        )
+
+    def warning(self, message: str) -> None:
+        """Say what wandb warns of."""
+        self.say(_one_line(message))
+
+    def error(self, message: str) -> None:
+        """Say what wandb reports as an error."""
+        self.say(_one_line(message))
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()).removeprefix("wandb: ").removeprefix("WARNING ").removeprefix("ERROR ")
+
+
+def _first_sentence(error: object) -> str:
+    return _one_line(error).split(". ")[0].rstrip(".")
 
 
 def run_config(run: RunInfo) -> dict[str, Any]:

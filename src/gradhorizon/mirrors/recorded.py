@@ -1,0 +1,57 @@
+"""What a run's records hold of the scalars that a mirror shows: the source of everything that a mirror can miss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradhorizon.mirrors.digests import digest
+from gradhorizon.mirrors.members import MemberValues
+from gradhorizon.records import METRICS, read_json, read_member_table
+from gradhorizon.runs import recorded_tables
+
+
+def recorded_scalars(folder: Path, seeds: Sequence[int]) -> list[tuple[int, MemberValues]]:
+    """The scalars of each optimizer step, ascending: metrics, and the digests of all other tables.
+
+    Args:
+        folder: the run's folder.
+        seeds: seeds of the members to read; one that has recorded nothing is left out.
+    """
+    steps: dict[int, dict[str, dict[int, float]]] = {}
+    for seed in seeds:
+        for name in sorted(recorded_tables(folder, seed)):
+            frame = read_member_table(folder / f"seed-{seed}", name)
+            for step, scalars in () if frame is None else _scalars(name, frame):
+                for key, value in scalars.items():
+                    steps.setdefault(step, {}).setdefault(key, {})[seed] = value
+    return sorted(steps.items())
+
+
+def is_recorded(folder: Path, seeds: Sequence[int]) -> bool:
+    """Whether any of the members has committed anything."""
+    return any(recorded_tables(folder, seed) for seed in seeds)
+
+
+def unfinished_steps(folder: Path, seeds: Sequence[int]) -> set[int]:
+    """The optimizer steps from which members that are not finished go on: one if they train side by side."""
+    sheets = [_member_sheet(folder / f"seed-{seed}" / "member.json") for seed in seeds]
+    return {int(sheet.get("step", 0)) for sheet in sheets if sheet.get("status") != "finished"}
+
+
+def _member_sheet(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _scalars(name: str, frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
+    if name == METRICS.name:
+        keys = frame["split"].astype(str) + "/" + frame["metric"].astype(str)
+        for step, key, value in zip(frame["step"], keys, frame["value"].to_numpy(np.float64), strict=True):
+            yield int(step), {key: float(value)}
+        return
+    for _, rows in frame.groupby(["step", "phase"], sort=False):
+        yield int(rows["step"].iloc[0]), digest(name, rows)

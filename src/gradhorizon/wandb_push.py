@@ -1,0 +1,254 @@
+"""Rebuilds W&B runs from records on disk.
+
+What W&B has missed (a server that died, a run trained with logger=none), or
+what was deleted there, is sent again: the same run ids, names, groups,
+configurations, histories and summaries as training with logger=wandb_online
+logs. A W&B run of the same id is overwritten. The records are only read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import wandb
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from wandb.errors import CommError
+from yaml import YAMLError
+
+from gradhorizon.mirrors.mirror import RunInfo, resume_id
+from gradhorizon.mirrors.recorded import is_recorded
+from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
+from gradhorizon.records import RecordsError, read_json
+
+log = logging.getLogger(__name__)
+
+_INTERRUPTED = 130
+_EXAMPLES = """\
+examples:
+  gradhorizon-wandb-push runs/quickstart                all runs of an experiment
+  gradhorizon-wandb-push runs --project horizons        into another project
+  gradhorizon-wandb-push runs --offline && wandb sync wandb/offline-run-*
+  gradhorizon-wandb-push runs --id-suffix again         where W&B refuses ids of runs that were deleted
+"""
+
+
+class PushError(RuntimeError):
+    """A run that W&B did not take as a whole."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Push the runs named on the command line; returns the exit code.
+
+    Args:
+        arguments: the command line; the process's own if None.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("wandb").propagate = False  # its tracebacks; the words are in the exception
+    try:
+        folders = find_runs(options.runs)
+        failed = [folder for folder in folders if not _is_pushed(folder, options)]
+    except (LoginError, RecordsError) as error:
+        log.error("Error: %s", error)  # noqa: TRY400, a user's mistake needs no traceback
+        return 1
+    except KeyboardInterrupt:
+        log.warning("interrupted; launch the same command again, it overwrites what it has sent")
+        return _INTERRUPTED
+    log.info("runs: %d pushed%s", len(folders) - len(failed), f", {len(failed)} not" if failed else "")
+    if options.offline and len(failed) < len(folders):
+        log.info("`wandb sync %s` sends them", options.out / "wandb" / "offline-run-*")
+    return int(bool(failed))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gradhorizon-wandb-push",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, experiment folders or runs roots")
+    parser.add_argument("--offline", action="store_true", help="write offline folders, for `wandb sync`; no account")
+    parser.add_argument("--project", help="W&B project; by default that of the run's configuration, or gradhorizon")
+    parser.add_argument("--entity", help="user or team; by default that of the run's configuration, or the login's")
+    parser.add_argument("--id-suffix", default="", help="word to append to run ids: a new W&B run beside the old one")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for offline runs, default: the current one")
+    parser.add_argument("--timeout", type=float, default=300.0, help="s to wait for W&B to take a run, default: 300")
+    return parser
+
+
+def find_runs(places: Sequence[Path]) -> list[Path]:
+    """Folders of all runs at or below `places`.
+
+    Raises:
+        RecordsError: no run there.
+    """
+    found = {path.resolve(): path.parent for place in places for path in sorted(place.rglob("run.json"))}
+    if not found:
+        raise RecordsError(f"no run found at or below {', '.join(map(str, places))}: name folders with a run.json")
+    return list(found.values())
+
+
+def _is_pushed(folder: Path, options: argparse.Namespace) -> bool:
+    log.info("%s", folder)
+    try:
+        run = RecordedRun.read(folder)
+        logger = run.info.config.get("logger") or {}
+        project = options.project or logger.get("project") or "gradhorizon"
+        entity = options.entity or logger.get("entity")
+        info = replace(run.info, resume_id="-".join(filter(None, [run.info.resume_id, options.id_suffix])))
+        if options.offline:
+            push(replace(run, info=info), RebuiltMirror(options.out, project, "offline", entity))
+        else:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+                mirror = RebuiltMirror(Path(scratch), project, "online", entity, finish_timeout_s=options.timeout)
+                push(replace(run, info=info), mirror)
+    except (PushError, RecordsError) as error:
+        log.error("  Error: %s", error)  # noqa: TRY400, as in `main`
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run as its folder tells it.
+
+    Attributes:
+        info: what a mirror is told of it; its members are all that have a folder.
+        status: running, finished or failed.
+        outcomes: seed -> status, outcome and outcome_step.
+    """
+
+    info: RunInfo
+    status: str
+    outcomes: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> RecordedRun:
+        """The run in `folder`.
+
+        Raises:
+            RecordsError: it cannot be read, has recorded nothing, or is being trained.
+        """
+        sheet = read_json(folder / "run.json")
+        seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*"))
+        if not is_recorded(folder, seeds):
+            raise RecordsError(f"{folder} has recorded nothing yet; train it first")
+        if any(_is_locked(folder / f"seed-{seed}" / ".lock") for seed in seeds):
+            raise RecordsError(f"{folder} is being trained or measured; push it when that has ended")
+        info = RunInfo(
+            name=sheet["run"],
+            experiment=sheet["experiment"],
+            model=sheet["model"],
+            task=sheet["task"],
+            seq_len=sheet["seq_len"],
+            seeds=tuple(seeds),
+            config=_configuration(folder / "config.yaml"),
+            folder=folder,
+            resume_id=resume_id(sheet["experiment"], sheet["identity"], seeds),
+        )
+        outcomes = {str(seed): sheet["outcomes"].get(str(seed)) for seed in seeds}
+        return cls(info, sheet["status"], outcomes)
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise RecordsError(f"{path} cannot be read as a run's configuration: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise RecordsError(f"{path} holds {type(content).__name__}, expected a run's configuration")
+    return {str(key): value for key, value in content.items()}
+
+
+def _is_locked(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that cannot be written is not being trained
+        return False
+
+
+class RebuiltMirror(WandbMirror):
+    """The mirror of training, with all rows from the records: what goes wrong is an error, not a remark.
+
+    Args:
+        directory: where W&B keeps its own files.
+        project: see `WandbMirror`, as for what follows.
+        mode: offline or online.
+        entity: user or team.
+        finish_timeout_s: how long to wait for the server to take the run.
+    """
+
+    INIT_TIMEOUT_S = 30.0
+
+    def __init__(
+        self, directory: Path, project: str, mode: str, entity: str | None = None, finish_timeout_s: float = 300.0
+    ) -> None:
+        super().__init__(project, mode, entity, self.INIT_TIMEOUT_S, finish_timeout_s)
+        self._own_directory = directory
+
+    def check(self) -> None:
+        """Raise what went wrong but was only said.
+
+        Raises:
+            PushError: W&B has complained.
+        """
+        if self._complaints.first is not None:
+            raise PushError(self._complaints.first)
+
+    def _directory(self, info: RunInfo) -> Path:
+        del info
+        self._own_directory.mkdir(parents=True, exist_ok=True)
+        return self._own_directory
+
+    def _is_resumed(self, info: RunInfo) -> bool:
+        del info
+        return False
+
+    def _init_without_server(self, info: RunInfo, error: CommError) -> wandb.Run:
+        del info
+        raise error
+
+    def _attempt(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (LoginError, RecordsError):
+            raise
+        except Exception as error:
+            words = " ".join(str(error).split())
+            raise PushError(f"could not {what} ({type(error).__name__}: {words})") from error
+
+
+def push(run: RecordedRun, mirror: RebuiltMirror) -> None:
+    """Open and close a W&B run, between which the mirror replays the records.
+
+    Args:
+        run: what to show.
+        mirror: where.
+
+    Raises:
+        LoginError: online without a usable API key.
+        PushError: W&B did not take the run as a whole.
+        RecordsError: the records cannot be read.
+    """
+    mirror.open(run.info)
+    mirror.close(run.status, run.outcomes)
+    mirror.check()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
