@@ -29,7 +29,7 @@ help: ## list the targets
 .PHONY: quickstart
 quickstart: $(RUNTIME) ## train a small sweep, draw its figures, table and report (minutes; again: only what is missing)
 	@echo "==> Training the sweep of conf/experiment/quickstart.yaml; records go to $(RUNS)"
-	@$(TRAIN) -m experiment=quickstart hydra/launcher=joblib
+	@$(TRAIN) -m experiment=quickstart hydra/launcher=local
 	@$(MAKE) --no-print-directory figures
 
 .PHONY: figures

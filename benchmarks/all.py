@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import harness, instrument, long_sequence, probe, unroll
+from benchmarks import harness, instrument, long_sequence, probe, throughput, unroll
 from benchmarks.table import command_line, markdown, surroundings
 
 BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
     "probe": probe.measure,
     "instrument": instrument.measure,
     "harness": harness.measure,
+    "throughput": throughput.measure,
     "long_sequence": long_sequence.measure,
 }
 MEASURED_ONCE = ("long_sequence",)

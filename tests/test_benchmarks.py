@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import all as every_benchmark
-from benchmarks import harness, instrument, long_sequence, probe, unroll
+from benchmarks import harness, instrument, long_sequence, probe, throughput, unroll
 from benchmarks.table import COLUMNS, Result, as_table, markdown
 from benchmarks.timing import Spread, interleaved, ratio, spread
 from gradhorizon.cells.lstm import LSTM
@@ -33,6 +33,7 @@ TOY: dict[str, Callable[[], pd.DataFrame]] = {
         instrument.measure, rounds=1, state_size=16, spectrum_len=6, hidden_size=8, seq_len=6, suite_len=6
     ),
     "harness": partial(harness.measure, rounds=1, short_steps=2, long_steps=4, overrides=TINY_RUN),
+    "throughput": partial(throughput.measure, rounds=2, num_runs=4, hidden_sizes=(3,)),
     "long_sequence": partial(long_sequence.measure, input_len=40, recompute_every=7),
 }
 
@@ -42,12 +43,27 @@ def toy_table(name: str) -> pd.DataFrame:
     """A benchmark's table at toy size, without the fresh interpreters that peak memory needs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_sequence, "in_own_process", _profile_here)
+        patch.setattr(throughput, "sweep", _sweep_of_half_a_second)
         return TOY[name]()
 
 
 def _profile_here(dtype: str, num_threads: int, input_len: int, recompute_every: int) -> long_sequence.Profile:
     del num_threads
     return long_sequence.measure_here(getattr(torch, dtype), input_len, recompute_every)
+
+
+def _sweep_of_half_a_second(
+    hidden_size: int, num_steps: int, num_runs: int, launcher: tuple[str, ...]
+) -> throughput.Sweep:
+    del hidden_size, num_steps, launcher
+    return throughput.Sweep((0.5,) * num_runs, from_first_start_s=0.4 * num_runs)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_the_throughput_benchmark_trains_all_its_runs() -> None:
+    done = throughput.sweep(3, num_steps=2, num_runs=2, launcher=("hydra/launcher=local",))
+    assert len(done.runs_wall_s) == 2
+    assert 0 < max(done.runs_wall_s) < done.from_first_start_s
 
 
 @pytest.mark.parametrize("name", every_benchmark.BENCHMARKS)
@@ -65,6 +81,7 @@ def test_a_benchmark_at_toy_size_fills_the_columns_of_the_table(name: str) -> No
         ("probe", [1.15, 6.0, 1.15, 6.0]),
         ("instrument", [100.0, 5.0, 100.0, 5.0, *[2.0] * 6, *[10.0] * 3]),
         ("harness", [1.15, 5.0]),
+        ("throughput", [1.5, 1.0, 0.5]),
         ("long_sequence", [1.0, 0.0, 0.0]),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,7 +45,7 @@ def _commands() -> list[str]:
     for text in DOCUMENTS.values():
         prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
         lines += [
-            span for span in re.findall(r"`([^`\n]+)`", prose) if re.match(r"(make|gradhorizon|python -m) ", span)
+            span for span in re.findall(r"`([^`\n]+)`", prose) if re.match(r"(make|gradhorizon[\w-]*|python -m) ", span)
         ]
     lines += [f"gradhorizon {arguments}" for arguments in re.findall(r"\$\(TRAIN\) (.+)", MAKEFILE)]
     return sorted({_filled(line) for line in lines if line and not line.startswith("#")})
@@ -71,6 +73,8 @@ def _tree_paths() -> list[str]:
 
 
 COMMANDS = _commands()
+ENTRY_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+SCRIPTS = set(ENTRY_POINTS)
 TRAINING = [command for command in COMMANDS if _words(command)[0] == "gradhorizon"]
 MODULES = [command for command in COMMANDS if command.startswith("python -m ")]
 
@@ -85,7 +89,16 @@ def _points(command: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_is_of_a_kind_that_is_checked(command: str) -> None:
-    assert _words(command)[0] in {"make", "gradhorizon"} or command.startswith("python -m ")
+    assert _words(command)[0] in {"make", *SCRIPTS} or command.startswith("python -m ")
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS - {"gradhorizon"}))
+def test_every_program_is_told_of_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert any(_words(command)[0] == name for command in COMMANDS)
+    module, function = ENTRY_POINTS[name].split(":")
+    with pytest.raises(SystemExit, match="0"):
+        getattr(importlib.import_module(module), function)(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {name}")
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
