@@ -169,5 +169,5 @@ def test_a_damaged_part_is_refused_before_training_goes_on(tmp_path: Path) -> No
     written(tmp_path, 5, 10)
     path = tmp_path / "records" / "metrics" / "00000000-00000005.parquet"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(RecordsError, match="move the whole folder of its member"):
+    with pytest.raises(RecordsError, match="cut short or spoiled"):
         MemberRecords(tmp_path, LEAD, checkpoint_step=10)

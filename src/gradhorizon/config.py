@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+_MOST_SHOWN = 100  # characters of a wrong value
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -70,9 +71,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("seed", "data_seed"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "must not be negative")
+            _check(name, getattr(self, name), getattr(self, name) <= _LARGEST, f"must be at most {_LARGEST}")
         for name in _COUNTS:
             value = getattr(self, name)
             _check(name, value, value is None or value >= 1, "must be at least 1")
+            _check(name, value, value is None or value <= _LARGEST, f"must be at most {_LARGEST}")
         _check(
             "learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "must be positive and finite"
         )
@@ -85,6 +88,7 @@ class RunConfig:
         _check("experiment_name", self.experiment_name, is_name, "must be one folder name of letters, digits and ._-")
 
 
+_LARGEST = 2**31 - 1  # what every table, file name and generator can hold
 _COUNTS = (
     "num_seeds", "seq_len", "hidden_size", "num_layers", "batch_size", "num_steps", "val_every_steps", "val_size",
     "probe_batch_size", "num_cuts", "recompute_every", "num_threads",
@@ -138,6 +142,7 @@ def validate(cfg: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
     run = RunConfig(**scalars)  # type: ignore[arg-type]
+    _check_groups(run)
     _check_model(run.model)
     return run
 
@@ -165,7 +170,25 @@ def _model_value(path: Path, key: str) -> str | None:
     return _model_value(path.with_name(f"{Path(parents[0]).name}.yaml"), key) if parents and key != "label" else None
 
 
+def _check_groups(run: RunConfig) -> None:
+    nodes = {"model.cell": (run.model or {}).get("cell")} if isinstance(run.model, dict) else {"model": run.model}
+    nodes |= {name: getattr(run, name) for name in ("task", "optimizer", "trainer", "logger")}
+    if run.measurement is not None:
+        is_mapping = isinstance(run.measurement, dict)
+        nodes |= {f"measurement.{key}": node for key, node in run.measurement.items()} if is_mapping else {
+            "measurement": run.measurement
+        }  # fmt: skip
+    for key, node in nodes.items():
+        target = node.get("_target_") if isinstance(node, dict) else None
+        is_target = isinstance(target, str) and re.fullmatch(r"\w+(\.\w+)+", target) is not None
+        _check(key, node, is_target, "must be a node whose `_target_` is an import path such as package.module.Name")
+
+
 def _check_model(model: dict[str, Any]) -> None:
+    for key, kinds in (("label", str), ("color", str), ("marker", str), ("bidirectional", bool)):
+        value = model.get(key)
+        words = "must be true or false" if kinds is bool else "must be text (a number needs two pairs of quotes)"
+        _check(f"model.{key}", value, value is None or isinstance(value, kinds), words)
     label = str(model.get("label"))
     if label in ("None", "???"):
         raise ConfigError("`model.label` must name your model in records and figures, got none: model.label=my_cell")
@@ -182,4 +205,5 @@ def _check_model(model: dict[str, Any]) -> None:
 
 def _check(name: str, value: object, is_good: bool, demand: str) -> None:
     if not is_good:
-        raise ConfigError(f"`{name}` {demand}, got {value!r}")
+        shown = repr(value) if len(repr(value)) <= _MOST_SHOWN else f"{repr(value)[:_MOST_SHOWN]}…"
+        raise ConfigError(f"`{name}` {demand}, got {shown}")

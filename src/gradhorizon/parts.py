@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from hydra.errors import InstantiationException
@@ -12,12 +13,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon.arguments import check_arguments
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
 from gradhorizon.ensemble import kept_rng
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Task
+
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,13 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
     Raises:
         ConfigError: a part refuses its arguments, with that part's own words.
     """
+    for group in ("task", "measurement", "model", "trainer", "logger"):
+        with _as_config_error(group):
+            check_arguments(getattr(run, group), group)
     with _as_config_error("task"):
-        task: Task = instantiate(cfg.task)
+        task = _built(cfg.task, Task)
     with _as_config_error("measurement"):
-        measurements = [instantiate(node) for node in (cfg.measurement or {}).values()]
+        measurements = [_built(node, Measurement) for node in (cfg.measurement or {}).values()]
         for measurement in measurements:
             measurement.schedule.check(run.num_steps, sees_solved=not isinstance(measurement, StepMeasurement))
     with _as_config_error("model"):
@@ -61,10 +69,17 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
         build_optimizer(network.parameters())
         num_parameters = sum(parameter.numel() for parameter in network.parameters())
     with _as_config_error("trainer"):
-        settings = instantiate(cfg.trainer)
+        settings = _built(cfg.trainer, TrainerSettings)
     with _as_config_error("logger"):
-        mirror = instantiate(cfg.logger)
+        mirror = _built(cfg.logger, Mirror)
     return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters)
+
+
+def _built(node: DictConfig, kind: type[_Kind]) -> _Kind:
+    found = instantiate(node)
+    if not isinstance(found, kind):
+        raise TypeError(f"`_target_` must build a {kind.__name__}, got {node.get('_target_')}")
+    return found
 
 
 def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[], Network]:
@@ -102,3 +117,5 @@ def _as_config_error(group: str) -> Iterator[None]:
         raise ConfigError(f"{group}: {words}") from error
     except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{group}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{group}: {type(error).__name__}: {error}") from error

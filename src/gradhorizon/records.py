@@ -3,9 +3,9 @@ r"""The schema of everything a run writes: tables in long format, one writer, on
 A member (one seed of a run) owns a folder::
 
     runs/<experiment>/<run>/
-        config.yaml  run.json  log.txt
+        config.yaml  run.json  log.txt  output.txt  failed.json (while it is)
         seed-0/
-            member.json  checkpoint.pt  checkpoints/<phase>.pt
+            member.json  checkpoint.pt  checkpoints/<phase>.pt  .lock  .owner-<n>.json
             records/<table>.parquet                       once finished, or
             records/<table>/<first step>-<last step>.parquet   parts, while it trains
 
@@ -16,9 +16,7 @@ Imports neither torch nor Hydra, so that reading records is cheap.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +24,18 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from gradhorizon.record_files import (
+    check_columns,
+    part_name,
+    part_range,
+    parts_in,
+    put_aside,
+    read_json,
+    read_parts,
+    write_json,
+    write_parquet,
+)
 from gradhorizon.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
 
 __all__ = [
@@ -35,7 +43,7 @@ __all__ = [
     "read_member_table", "read_runs", "write_json", "write_parquet",
 ]  # fmt: skip
 
-_PART = re.compile(r"(\d{8,})-(\d{8,})\.parquet$")
+_LOOKS = 20  # at a table that its writer is compacting or setting aside
 
 
 class MemberRecords:
@@ -46,20 +54,25 @@ class MemberRecords:
         lead: values of the lead columns that are constant for the member.
         checkpoint_step: optimizer step of the checkpoint from which the member goes on, None if it starts. What is on
             disk and belongs to no checkpoint is set aside.
+        tables: those that will be appended to, whose columns on disk must be the same.
 
     Raises:
-        RecordsError: a part that belongs to the checkpoint is damaged.
+        DamagedFileError: a part that belongs to the checkpoint is damaged.
+        RecordsError: it was written with other columns.
     """
 
-    def __init__(self, folder: Path, lead: dict[str, Any], checkpoint_step: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, lead: dict[str, Any], checkpoint_step: int | None = None, tables: Sequence[Table] = ()
+    ) -> None:
         self.folder = folder / "records"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lead = lead
         self._next_step = checkpoint_step or 0
         self._rows: dict[str, tuple[Table, list[pd.DataFrame]]] = {}
-        self.set_aside = [_put_aside(path) for path in self._of_no_checkpoint(checkpoint_step)]
-        for path in self._parts():
-            _read_parquet(path)
+        unwanted = self._of_no_checkpoint(checkpoint_step)
+        self._check({table.name: table.schema for table in tables}, set(unwanted))
+        # The last one first: what a reader sees meanwhile never has a gap.
+        self.set_aside = [put_aside(path) for path in reversed(unwanted)]
 
     def append(self, table: Table, rows: pd.DataFrame, step: int, phase: str) -> pd.DataFrame:
         """The rows with their lead columns, buffered until `commit`."""
@@ -70,95 +83,38 @@ class MemberRecords:
     def commit(self, last_step: int) -> None:
         """Write what is buffered as one part per table, named by the range of optimizer steps it covers."""
         for name, (table, frames) in self._rows.items():
-            part = self.folder / name / f"{self._next_step:08d}-{last_step:08d}.parquet"
+            part = self.folder / name / part_name(self._next_step, last_step)
             write_parquet(table.to_arrow(pd.concat(frames, ignore_index=True)), part)
         self._rows.clear()
         self._next_step = last_step
 
     def compact(self) -> None:
         """Merge the parts of every table into one file; safe to repeat after a crash at any point."""
-        for parts_folder in sorted(path for path in self.folder.iterdir() if path.is_dir()):
-            parts = _parts(parts_folder)
+        for parts_folder in self._parts_folders():
+            parts = parts_in(parts_folder)
             whole = self.folder / f"{parts_folder.name}.parquet"
             # The whole appears at once: if it is there, a crash came while its parts were being removed.
             if parts and not whole.exists():
-                write_parquet(pa.concat_tables([_read_parquet(path) for path in parts]), whole)
+                write_parquet(read_parts(parts), whole)
             for path in parts:
                 path.unlink()
             if not any(parts_folder.iterdir()):
                 parts_folder.rmdir()
 
-    def _parts(self) -> list[Path]:
-        return [path for folder in sorted(self.folder.iterdir()) if folder.is_dir() for path in _parts(folder)]
+    def _parts_folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.is_dir())
+
+    def _check(self, schemas: dict[str, pa.Schema], unwanted: set[Path]) -> None:
+        for name in sorted({path.name.removesuffix(".parquet") for path in self.folder.iterdir()}):
+            kept = [path for path in _files_of(self.folder, name) if path not in unwanted]
+            if kept:
+                read_parts(kept, schemas.get(name))
 
     def _of_no_checkpoint(self, checkpoint_step: int | None) -> list[Path]:
+        parts = [path for folder in self._parts_folders() for path in parts_in(folder)]
         if checkpoint_step is None:
-            return [*self._parts(), *sorted(self.folder.glob("*.parquet"))]
-        return [path for path in self._parts() if _part_range(path)[1] > checkpoint_step]
-
-
-def _put_aside(path: Path) -> Path:
-    return path.rename(_unused(path.with_suffix(".parquet.aside")))
-
-
-def _unused(path: Path) -> Path:
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}{number}")
-    return candidate
-
-
-def _part_range(path: Path) -> tuple[int, int]:
-    match = _PART.search(path.name)
-    if match is None:
-        raise RecordsError(f"{path} is no part of a table: expected a name like 00000000-00000500.parquet")
-    return int(match[1]), int(match[2])
-
-
-def _parts(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if _PART.search(path.name)), key=_part_range)
-
-
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write `table` to `path` by atomic rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write `content` to `path` by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file.
-
-    Raises:
-        RecordsError: the file is cut short or is no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordsError(f"{path} cannot be read ({error}); move it out of the run and launch again") from error
-    if not isinstance(content, dict):
-        raise RecordsError(f"{path} holds {type(content).__name__}, expected a JSON object")
-    return content
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RecordsError(
-            f"{path} is not a complete Parquet file ({error}). It was cut short, by a crash or a full disk; "
-            "move the whole folder of its member (seed-…) out of the run and launch again: it is trained from its start"
-        ) from error
+            return [*sorted(self.folder.glob("*.parquet")), *parts]
+        return [path for path in parts if part_range(path)[1] > checkpoint_step]
 
 
 def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
@@ -167,15 +123,32 @@ def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
     Args:
         member: the member's folder.
         name: the table's name.
+
+    Raises:
+        RecordsError: a file of it is damaged, or was written by another version.
     """
-    finished = member / "records" / f"{name}.parquet"
-    if finished.is_file():
-        return _read_parquet(finished).to_pandas()
-    folder = member / "records" / name
-    parts = _parts(folder) if folder.is_dir() else []
-    if not parts:
-        return None
-    return pa.concat_tables([_read_parquet(path) for path in parts]).to_pandas()
+    table = _member_table(member, name)
+    return None if table is None else table.to_pandas()
+
+
+def _member_table(member: Path, name: str) -> pa.Table | None:
+    for _ in range(_LOOKS):
+        try:
+            found = _files_of(member / "records", name)
+            table = read_parts(found, METRICS.schema if name == METRICS.name else None) if found else None
+        except FileNotFoundError:  # it was compacted or set aside meanwhile
+            continue
+        # Parts are added while one reads; but where one has gone, another has been read that should not have been.
+        if found == _files_of(member / "records", name)[: len(found)]:
+            return table
+    raise RecordsError(f"{member / 'records' / name} changed whenever it was read; try again")
+
+
+def _files_of(records: Path, name: str) -> list[Path]:
+    # The whole is looked for after its parts were listed, since it is there before the first of them is removed.
+    parts = parts_in(records / name)
+    whole = records / f"{name}.parquet"
+    return [whole] if whole.is_file() else parts
 
 
 @dataclass(frozen=True)
@@ -197,13 +170,16 @@ class Runs:
         """Rows of one table over all members.
 
         Raises:
-            RecordsError: no member recorded it.
+            RecordsError: no member recorded it, or they recorded it with different columns.
         """
-        tables = [read_member_table(Path(folder), name) for folder in self.members["folder"]]
-        present = [table for table in tables if table is not None]
+        found = {Path(folder): _member_table(Path(folder), name) for folder in self.members["folder"]}
+        present = {folder: table for folder, table in found.items() if table is not None}
         if not present:
-            raise RecordsError(f"no run recorded `{name}`; add measurement={name} to the sweep and launch it again")
-        return pd.concat(present, ignore_index=True)
+            raise RecordsError(f"no run recorded `{name}`; run gradhorizon-measure RUNS measurement={name}")
+        first, expected = next((folder, table.schema) for folder, table in present.items())
+        for folder, table in present.items():
+            check_columns(table.schema, folder / "records" / name, expected, f"that of {first}")
+        return pd.concat([table.to_pandas() for table in present.values()], ignore_index=True)
 
     def members_without(self, name: str) -> pd.DataFrame:
         """Members that did not record the table `name`."""
@@ -213,6 +189,7 @@ class Runs:
 
 _RUN_FIELDS = ("experiment", "run", "model", "task", "seq_len", "input_len")
 _RUN_EXTRA = ("color", "marker", "num_parameters", "hidden_size", "num_steps", "clip_norm", "results_version")
+_RUN_KEYS = (*_RUN_FIELDS, *_RUN_EXTRA, "identity", "chance")
 
 
 def read_runs(folders: Sequence[Path | str]) -> Runs:
@@ -227,13 +204,13 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     Raises:
         RecordsError: no run there, one member twice, or results of different `results_version`.
     """
-    files = sorted({path.resolve() for folder in folders for path in Path(folder).rglob("run.json")})
+    files = sorted({path.resolve() for folder in folders for path in _run_sheets(Path(folder))})
     if not files:
         raise RecordsError(f"no run found at or below {', '.join(map(str, folders))}: expected folders with a run.json")
     members: list[dict[str, Any]] = []
     chance: list[dict[str, Any]] = []
     for path in files:
-        run = read_json(path)
+        run = read_json(path, _RUN_KEYS)
         chance += [{"run": run["run"], "metric": metric, "chance": value} for metric, value in run["chance"].items()]
         members += [_member_row(run, path.parent / f"seed-{seed}") for seed in _seeds(run, path.parent)]
     if not members:
@@ -241,6 +218,15 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     table = pd.DataFrame(members)
     _refuse_mixtures(table)
     return Runs(table, pd.DataFrame(chance))
+
+
+def _run_sheets(folder: Path) -> list[Path]:
+    found = []
+    for at, inner, names in os.walk(folder):  # which passes over folders that vanish meanwhile
+        if "run.json" in names:
+            found.append(Path(at) / "run.json")
+            inner.clear()
+    return found
 
 
 def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
@@ -254,7 +240,8 @@ def _seed_of(folder: Path) -> int:
 
 
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:
-    member = read_json(folder / "member.json") if (folder / "member.json").is_file() else {}
+    path = folder / "member.json"
+    member = read_json(path, ("status", "outcome", "outcome_step")) if path.is_file() else {}
     return {
         **{name: run[name] for name in (*_RUN_FIELDS, *_RUN_EXTRA)},
         "identity": run["identity"],

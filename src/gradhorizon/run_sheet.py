@@ -12,7 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
 from gradhorizon.config import RunConfig
-from gradhorizon.record_files import DamagedFileError, put_aside, read_json, remove_orphans, write_atomically, write_json
+from gradhorizon.record_files import (
+    DamagedFileError,
+    put_aside,
+    read_json,
+    remove_orphans,
+    write_atomically,
+    write_json,
+)
 from gradhorizon.tasks.task import Task
 
 log = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from gradhorizon.launcher.process import Report
 from gradhorizon.records import RecordsError, read_json, write_json
 from gradhorizon.runs import FAILURE_FILE
+
+log = logging.getLogger(__name__)
 
 _LAST_LINES = 20
 
@@ -48,13 +51,20 @@ def record(folder: Path, report: Report, overrides: Sequence[str], attempt: int,
         "wall_s": wall_s,
         "failed_at_s": time.time(),
     }
-    write_json(content, folder / FAILURE_FILE)
     try:
-        sheet = read_json(folder / "run.json")
+        write_json(content, folder / FAILURE_FILE)
+        _mark_failed(folder / "run.json")
+    except RecordsError as error:  # the disk may be full, which may be why it failed; other runs go on
+        log.warning("  %s", error)
+
+
+def _mark_failed(path: Path) -> None:
+    try:
+        sheet = read_json(path)
     except RecordsError:  # killed before it was written, or no longer readable: then it is not ours to touch
         return
     if sheet.get("status") == "running":
-        write_json({**sheet, "status": "failed"}, folder / "run.json")
+        write_json({**sheet, "status": "failed"}, path)
 
 
 def listing(failures: Sequence[Failure], total: int) -> str:

@@ -1,0 +1,94 @@
+"""What a launch mends of what a fault has left in a member's folder: it says so, and deletes nothing that was whole.
+
+What belongs to no checkpoint is set aside, and measured again as training goes on. Where a file is damaged that the
+checkpoint builds upon, or the checkpoint itself, the member's files are set aside, and it is trained from its start, to
+the same bits. Only members that are not finished are ever touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradhorizon.ensemble import Member
+from gradhorizon.record_files import DamagedFileError, put_aside, remove_strays
+from gradhorizon.records import MemberRecords, RecordsError, Table
+from gradhorizon.run_folder import load_checkpoint
+from gradhorizon.runs import read_member_sheet
+
+log = logging.getLogger(__name__)
+
+_REMEDY = "if you trust it, mend it; else move its member's whole folder out of the run to train it from its start"
+
+
+def mended(member: Path, lead: dict[str, Any], tables: Sequence[Table]) -> tuple[dict[str, Any] | None, MemberRecords]:
+    """A member's checkpoint, None if it starts, and its records up to there.
+
+    Args:
+        member: the member's folder, whose lock must be held.
+        lead: values of the lead columns.
+        tables: those that it will write.
+
+    Raises:
+        RecordsError: the checkpoint holds something other than tensors and plain values, is of another network, or the
+            records were written by another version.
+    """
+    for path in remove_strays(member):
+        log.info("  %s: removed %s, half-written when a launch was killed", member.name, path.name)
+    _mend_sheet(member)
+    path = member / "checkpoint.pt"
+    try:
+        checkpoint = _checkpoint(path)
+        records = MemberRecords(member, lead, None if checkpoint is None else checkpoint["step"], tables)
+    except DamagedFileError as error:
+        words = "  %s: %s; its checkpoint and records are set aside, and it is trained from its start"
+        log.warning(words, member.name, error.fact)
+        put_aside(path)
+        checkpoint, records = None, MemberRecords(member, lead, None, tables)
+    if records.set_aside:
+        count = len(records.set_aside)
+        log.warning("  %d parts later than the checkpoint were set aside: %s", count, records.folder)
+    return checkpoint, records
+
+
+def restore(member: Member, checkpoint: dict[str, Any], folder: Path) -> None:
+    """Give a member the weights and the fate that its checkpoint holds.
+
+    Args:
+        member: as it is built now.
+        checkpoint: what `mended` returned.
+        folder: the run's folder.
+
+    Raises:
+        RecordsError: the checkpoint is of another network.
+    """
+    try:
+        member.restore(checkpoint["member"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        path = folder / f"seed-{member.seed}" / "checkpoint.pt"
+        words = " ".join(str(error).split())
+        raise RecordsError(f"{path} does not fit the network that is built now ({words}); {_REMEDY}") from error
+
+
+def _mend_sheet(member: Path) -> None:
+    path = member / "member.json"
+    try:
+        read_member_sheet(member)
+    except DamagedFileError as error:
+        log.warning("  %s: %s; set aside as %s, and written anew", member.name, error.fact, put_aside(path).name)
+
+
+def _checkpoint(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    # What is cut short is no archive any more. What is one, but is refused, holds what we have not written.
+    if not zipfile.is_zipfile(path):
+        raise DamagedFileError(f"{path} cannot be read: it is no checkpoint, or was cut short")
+    content = load_checkpoint(path, _REMEDY)
+    missing = [key for key in ("member", "optimizer", "step") if key not in content]
+    if missing:
+        raise RecordsError(f"{path} is no checkpoint of a member, it lacks {', '.join(missing)}; {_REMEDY}")
+    return content
