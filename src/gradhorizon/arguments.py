@@ -49,8 +49,8 @@ def _hints(target: object) -> dict[str, Any]:
 def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) in _UNIONS:
         return any(_fits(value, option) for option in get_args(hint))
-    if hint in (None, types.NoneType):
-        return value is None
+    if hint in (Any, None, types.NoneType):
+        return hint is Any or value is None
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if hint in _SCALARS:

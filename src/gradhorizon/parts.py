@@ -21,7 +21,6 @@ from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Task
 
-
 _Kind = TypeVar("_Kind")
 
 

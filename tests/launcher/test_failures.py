@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gradhorizon.launcher import failures
 from gradhorizon.launcher.failures import Failure
 from gradhorizon.launcher.process import Report
-from gradhorizon.records import read_json, write_json
+from gradhorizon.records import RecordsError, read_json, write_json
 
 KILLED = Report("failed", reason="killed by signal 9, SIGKILL (out of memory?)")
 RAISED = Report("failed", reason="ValueError: no", traceback="Traceback:\n  there\nValueError: no")
@@ -55,6 +56,17 @@ def test_a_run_sheet_that_says_anything_else_is_left_alone(tmp_path: Path, conte
     record(tmp_path, KILLED)
     assert (tmp_path / "run.json").exists() == (content is not None)
     assert content is None or (tmp_path / "run.json").read_text() == content
+
+
+def test_a_disk_that_takes_nothing_is_said_and_ends_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: dict[str, Any], path: Path) -> None:
+        raise RecordsError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr(failures, "write_json", full)
+    record(folder, KILLED)
+    assert "failed.json cannot be written: No space left on device" in caplog.text
 
 
 def test_the_listing_names_every_failure_and_its_logs(folder: Path) -> None:
