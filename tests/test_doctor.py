@@ -67,6 +67,18 @@ def test_a_wrong_segment_fails_by_the_quantities_that_are_wrong(
     assert all(errors[name] == pytest.approx(0.01, rel=0.05) for name in is_wrong)
 
 
+@pytest.mark.parametrize(
+    ("cell", "words"), [("WrongWhereItIsMeasured", ""), ("Mixing", "SamplesInteractError: samples must not interact")]
+)
+def test_what_is_wrong_in_evaluation_mode_alone_fails(
+    capsys: pytest.CaptureFixture[str], cell: str, words: str
+) -> None:
+    code, document = diagnosis(capsys, "--cell", f"tests.wrong_cells.{cell}", "--dtype", "float64")
+    assert code == 1
+    assert verdicts(document) == {"float64": "FAIL"}
+    assert document["findings"][0]["problem"].startswith(words)
+
+
 def test_nan_fails_and_is_null_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
     code, document = diagnosis(capsys, "--cell", "tests.wrong_cells.NotANumber", "--dtype", "float32")
     assert code == 1
@@ -149,7 +161,7 @@ def test_native_kernels_run_without_cudnn_and_leave_its_switches_alone(monkeypat
     before = (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32)
     subject = kernel_survey.external_subject("tests.wrong_cells.WrongOutput", ["hidden_size=2"])
     found = list(kernel_survey.findings(subject, places_of(["cuda"]), ["float32"], 5))
-    assert switches == [True, False]
+    assert switches == [True, False, False]  # native ones in training and in evaluation mode
     assert [one.verdict for one in found] == ["pass", "pass"]
     assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before
 

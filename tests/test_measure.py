@@ -198,8 +198,19 @@ def test_a_recorded_table_is_never_overwritten(finished: Path, caplog: pytest.Lo
     before = stamps(finished)
     assert main([str(finished), "measurement=input_gradients", "measurement.input_gradients.max_lags=2"]) == 0
     assert "already recorded, kept: input_gradients of seeds 0, 1" in caplog.text
+    assert "note: input_gradients was recorded with max_lags 1024, now 2" in caplog.text
     assert "members: 0 measured, 2 already recorded" in caplog.text
     assert stamps(finished) == before
+
+
+def test_settings_of_a_table_measured_later_are_compared_too(finished: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    chosen = [str(finished), "measurement=lyapunov_spectrum", "measurement.lyapunov_spectrum.num_samples=1"]
+    assert main([*chosen, "measurement.lyapunov_spectrum.num_exponents=2"]) == 0
+    assert main([*chosen, "measurement.lyapunov_spectrum.num_exponents=2"]) == 0
+    assert "was recorded with" not in caplog.text
+    assert main([*chosen, "measurement.lyapunov_spectrum.num_exponents=3"]) == 0
+    assert "note: lyapunov_spectrum was recorded with num_exponents 2, now 3" in caplog.text
 
 
 def test_a_second_launch_completes_what_the_first_left_and_touches_nothing_else(

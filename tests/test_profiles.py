@@ -24,7 +24,7 @@ from gradhorizon.cells.lstm import LSTM
 from gradhorizon.measurements.input_gradients import InputGradients
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.measurements.state_gradients import StateGradients
-from tests.measurements.networks import LinearCell, linear_network, random_probe
+from tests.measurements.networks import LevelAndMatrix, LinearCell, linear_network, random_probe
 from tests.oracles import torch_cell
 
 INPUTS = torch.randn(3, 12, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -111,6 +111,13 @@ def test_initial_state_is_where_the_recurrence_starts() -> None:
     )
     whole = _total(state_gradient_profile(cell, INPUTS, sum_of_output, initial_state=start, cuts=[1]))
     np.testing.assert_allclose(later["gradient_norm_median"].loc[11], whole["gradient_norm_median"].loc[11], rtol=1e-12)
+
+
+def test_component_of_one_number_per_sample_is_measured() -> None:
+    cell = LevelAndMatrix(2, 2)
+    profile = state_gradient_profile(cell, INPUTS, lambda outputs: outputs.sum(dim=1), cuts=[4, 12])
+    level = profile.query("part == 'total' and component == 'level'").set_index("lag")["gradient_norm_median"]
+    np.testing.assert_allclose(level.loc[8], level.loc[0] * 0.5**8, rtol=1e-12)
 
 
 class Leaky(nn.Module):

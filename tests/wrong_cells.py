@@ -19,6 +19,22 @@ class WrongOutput(LinearRecurrence):
         return outputs * 1.01, last
 
 
+class WrongWhereItIsMeasured(LinearRecurrence):
+    """Right while it trains; outputs twice too large in evaluation mode, in which probes run."""
+
+    def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+        outputs, last = super().segment(x, state, first_step)
+        return outputs if self.training else 2 * outputs, last
+
+
+class Mixing(LinearRecurrence):
+    """Samples that feel their batch's mean state; `segment` and `step` agree."""
+
+    def recur(self, projected_t: Tensor, state: State) -> State:
+        (h,) = super().recur(projected_t, state)
+        return (h + 0.1 * state[0].mean(dim=0),)
+
+
 class _Damp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004

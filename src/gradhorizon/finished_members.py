@@ -92,6 +92,10 @@ class FinishedMember:
         later = self.content.get("measured_later", {}).get(item.table.name)
         return not self.table_path(item).is_file() and (later is None or later["num_rows"] > 0)
 
+    def settings(self, item: Measurement) -> dict[str, Any] | None:
+        """What `item` was configured with if its table was measured after the training, else None."""
+        return self.content.get("measured_later", {}).get(item.table.name, {}).get("settings")
+
     def table_path(self, item: Measurement) -> Path:
         """The file of the table of `item`."""
         return self.folder / "records" / f"{item.table.name}.parquet"

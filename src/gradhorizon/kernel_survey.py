@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.ensemble import forked_rng
-from gradhorizon.measurements.kernel_gate import TOLERANCES, configuration, kernel_errors
+from gradhorizon.measurements.kernel_gate import TOLERANCES, check_independent_samples, configuration, kernel_errors
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
 """Name -> dtype that is surveyed."""
@@ -193,11 +193,19 @@ def _finding(subject: Subject, place: Place, dtype_name: str, input_len: int) ->
     problem = ""
     try:
         with torch.backends.cudnn.flags(enabled=False) if place.is_native else nullcontext():
-            errors = _grouped(kernel_errors(subject.cell, place.device, dtype, input_len, _BATCH_SIZE))
+            errors = _grouped(_errors_of_modes(subject.cell, place, dtype, input_len))
+        check_independent_samples(subject.cell, _BATCH_SIZE)
     except Exception as error:  # noqa: BLE001, whatever a cell raises is a finding
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
     verdict = _verdict(place, dtype_name, errors, problem)
     return Finding(subject.name, subject.models, place.name, dtype_name, TOLERANCES[dtype], errors, verdict, problem)
+
+
+def _errors_of_modes(cell: Recurrent, place: Place, dtype: torch.dtype, input_len: int) -> dict[str, float]:
+    # Probes run in evaluation mode, in which cuDNN knows no backward pass.
+    modes = (True, False) if place.is_native or not place.device.startswith("cuda") else (True,)
+    found = {training: kernel_errors(cell, place.device, dtype, input_len, _BATCH_SIZE, training) for training in modes}
+    return {f"{name}/{training}": error for training, errors in found.items() for name, error in errors.items()}
 
 
 def _verdict(place: Place, dtype_name: str, errors: dict[str, float], problem: str) -> str:

@@ -72,6 +72,8 @@ class FinishedRun:
         tables = Counter(item.table.name for item in self.named.values())
         if tables.total() > len(tables):
             raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
+        recorded = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        self.trained_with: dict[str, Any] = recorded.get("measurement") or {}  # type: ignore[union-attr]
         self.device = device
 
     def measure(self) -> Tally:
@@ -195,6 +197,14 @@ class FinishedRun:
                 recorded.setdefault(_seeds(seeds), []).append(name)
         for of_seeds, names in recorded.items():
             log.info("  already recorded, kept: %s of %s", ", ".join(names), of_seeds)
+        for name, item in self.named.items():
+            asked = self.run.measurement[name]
+            known = [
+                member.settings(item) or self.trained_with.get(name) for member in members if not member.lacks(item)
+            ]
+            changes = sorted({change for settings in known if settings for change in _changes(settings, asked)})
+            if changes:
+                log.warning("  note: %s was recorded with %s", name, "; ".join(changes))
 
     def _say_unkept_steps(self, todo: Sequence[FinishedMember]) -> int:
         """Say, and return, how many inner steps of a schedule have no checkpoint."""
@@ -256,6 +266,17 @@ def _say_differences(todo: Sequence[FinishedMember], facts: dict[str, Any]) -> N
             changes.append(f"{name} {', '.join(others)}, now {value}")
     if changes:
         log.warning("  note: trained with %s", "; ".join(changes))
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name in sorted(then.keys() | now.keys()):
+        old, new = then.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name} {old}, now {new}")
+    return found
 
 
 def _comparable(launch: dict[str, Any]) -> dict[str, Any]:

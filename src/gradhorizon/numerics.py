@@ -9,7 +9,12 @@ import torch
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.ensemble import kept_rng
-from gradhorizon.measurements.kernel_gate import KernelMismatchError, check_kernel
+from gradhorizon.measurements.kernel_gate import (
+    KernelMismatchError,
+    SamplesInteractError,
+    check_independent_samples,
+    check_kernel,
+)
 from gradhorizon.parts import Parts
 
 
@@ -32,7 +37,7 @@ def training_dtype(run: RunConfig) -> torch.dtype:
 
 
 def check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
-    """Hold what trains, and what probes run on (native kernels: cuDNN is off there), against the textbook loop.
+    """Hold what trains, and what probes run on (native kernels in evaluation mode), against the textbook loop.
 
     Args:
         parts: whose network is checked.
@@ -40,7 +45,7 @@ def check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
         run: says in which precision.
 
     Raises:
-        ConfigError: a cell's `segment` computes something else than the loop over its `step`.
+        ConfigError: a cell's `segment` computes something else than the loop over its `step`, or its samples interact.
     """
     with kept_rng():
         network = parts.build_network()
@@ -50,6 +55,7 @@ def check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
             if run.precision == "bf16-mixed":
                 check_kernel(cell, device, torch.bfloat16)
             with torch.backends.cudnn.flags(enabled=False):
-                check_kernel(cell, "cpu" if device.startswith("mps") else device, torch.float64)
-    except KernelMismatchError as error:
+                check_kernel(cell, "cpu" if device.startswith("mps") else device, torch.float64, training=False)
+            check_independent_samples(cell)
+    except (KernelMismatchError, SamplesInteractError) as error:
         raise ConfigError(str(error)) from error

@@ -167,7 +167,7 @@ def _leaf(part: Tensor) -> Tensor:
 
 
 def _stack(gradients: Sequence[Tensor]) -> Float[Tensor, "B C S"]:
-    return torch.stack([gradient.flatten(1) for gradient in gradients], dim=1)
+    return torch.stack([gradient.reshape(len(gradient), -1) for gradient in gradients], dim=1)
 
 
 def _checked_state(state: Tensor | State, batch_size: int, dtype: torch.dtype) -> State:

@@ -99,6 +99,21 @@ class InputGatedOutput(LinearCell):
         return torch.tanh(projected_t) * (state[0].square() + state[1])
 
 
+class LevelAndMatrix(LinearCell):
+    """The linear recurrence, read together with one leaky number per sample; a matrix that nobody reads."""
+
+    @property
+    def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"h": (self.hidden_size,), "level": (), "matrix": (self.hidden_size, self.hidden_size)}
+
+    def recur(self, projected_t: Tensor, state: State) -> State:
+        (h,) = super().recur(projected_t, state[:1])
+        return h, 0.5 * state[1] + projected_t.mean(dim=-1), 0.9 * state[2] + h.unsqueeze(-1) * h.unsqueeze(-2)
+
+    def output(self, projected_t: Tensor, state: State) -> Tensor:  # noqa: ARG002
+        return state[0] + state[1].unsqueeze(-1)
+
+
 class SumReadout(nn.Module):
     """The features themselves as predictions."""
 

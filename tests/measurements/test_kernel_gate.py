@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,13 +12,23 @@ from torch import Tensor
 
 from gradhorizon.cells.cell import Recurrent, State
 from gradhorizon.cells.elman import Elman
+from gradhorizon.cells.gaussian_product import GaussianProduct
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.initialization import gaussian
 from gradhorizon.cells.lstm import LSTM
 from gradhorizon.measurements import kernel_gate
-from gradhorizon.measurements.kernel_gate import TOLERANCES, KernelMismatchError, check_kernel, kernel_errors
+from gradhorizon.measurements.kernel_gate import (
+    TOLERANCES,
+    KernelMismatchError,
+    SamplesInteractError,
+    check_independent_samples,
+    check_kernel,
+    configuration,
+    kernel_errors,
+)
 from tests.models import MODELS, build_cell
 from tests.synthetic_cells import ClockedReader
+from tests.wrong_cells import Mixing, WrongWhereItIsMeasured
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -208,6 +219,20 @@ def test_diverged_weights_test_no_kernel_and_are_not_remembered(value: float) ->
     assert kernel_gate._passed == set()
 
 
+def test_segment_wrong_in_evaluation_mode_alone_is_refused_there() -> None:
+    cell = WrongWhereItIsMeasured(3, 4)
+    check_kernel(cell, "cpu", torch.float64)
+    with pytest.raises(KernelMismatchError, match=r"outputs is off by 1, relative"):
+        check_kernel(cell, "cpu", torch.float64, training=False)
+
+
+def test_cell_whose_samples_interact_is_refused() -> None:
+    for cell in (Elman(3, 4), ClockedReader(3, 4), GaussianProduct(3, 4)):
+        check_independent_samples(cell)
+    with pytest.raises(SamplesInteractError, match="samples must not interact, got a Mixing"):
+        check_independent_samples(Mixing(3, 4))
+
+
 def test_other_dtype_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`dtype` must be one of torch.float64, .*, got torch.int32"):
         check_kernel(Elman(3, 4), "cpu", torch.int32)
@@ -215,3 +240,17 @@ def test_other_dtype_is_refused() -> None:
 
 def test_tolerances_cover_the_dtypes_that_are_measured() -> None:
     assert set(TOLERANCES) == set(DTYPES)
+
+
+class Activated(Elman):
+    """A cell whose one setting is a function."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(2, 3)
+        self.activation = activation
+
+
+def test_cells_that_differ_in_a_function_alone_are_not_taken_for_one() -> None:
+    first, second, third = (configuration(Activated(own)) for own in (torch.tanh, torch.relu, torch.tanh))
+    assert first == third
+    assert first != second

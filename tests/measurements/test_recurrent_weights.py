@@ -13,7 +13,7 @@ from torch import Tensor
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.network import Network
-from tests.measurements.networks import NETWORKS, LinearCell, random_probe
+from tests.measurements.networks import NETWORKS, LinearCell, SquaredError, random_probe
 from tests.synthetic_cells import ClockedReader
 
 
@@ -124,6 +124,25 @@ def test_non_finite_entries_are_counted_not_raised(bad: float) -> None:
     rows = of_matrix(weight)
     assert rows["num_non_finite_entries"].tolist() == [1] * 3
     assert rows.filter(regex="radius|singular|commutator|eigenvalue_(real|imag)").isna().to_numpy().all()
+
+
+def test_commutator_of_a_matrix_with_an_infinite_entry_is_no_number_either() -> None:
+    # Here both products are infinite with opposite signs, so that their difference is infinite and not NaN.
+    rows = of_matrix(torch.tensor([[1.0, torch.inf], [1.0, -1.0]]).double())
+    assert rows["commutator_norm"].isna().all()
+
+
+class Stacked(Named):
+    """A cell that gives the matrices of all its gates in one."""
+
+    def recurrent_weights(self) -> dict[str, Tensor]:
+        return {"weight_hh": torch.cat([self.weight_hh] * 3)}
+
+
+def test_matrix_that_is_not_square_is_refused_before_training() -> None:
+    network = Network(partial(Stacked, hidden_size=2), 2, 2)
+    with pytest.raises(ValueError, match=r"Stacked.*square.*`weight_hh` of shape \(6, 2\)"):
+        RecurrentWeights(LogSpaced()).check(network, SquaredError(3))
 
 
 def test_matrix_whose_products_overflow_is_measured_without_raising() -> None:

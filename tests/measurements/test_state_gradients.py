@@ -17,7 +17,7 @@ from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.measurements.state_gradients import WHOLE_STATE, StateGradients
 from gradhorizon.network import Network
 from tests import oracles_gradients
-from tests.measurements.networks import NETWORKS, linear_network, random_probe
+from tests.measurements.networks import NETWORKS, LevelAndMatrix, linear_network, random_probe
 
 PARTS = ("through_time", "direct", "total")
 
@@ -192,6 +192,16 @@ def test_nan_parameters_are_counted_not_raised() -> None:
     total = select(read(random_probe(network)), "total")
     assert (total["num_non_finite_norms"] == 4).all()
     assert total["relative_gradient_norm_median"].isna().all()
+
+
+def test_components_that_are_no_vectors_are_measured() -> None:
+    rows = read(random_probe(Network(partial(LevelAndMatrix, hidden_size=2), 2, 2).double(), batch_size=3))
+    level = select(rows, "total", "level")
+    norms = level["gradient_norm_median"]
+    np.testing.assert_allclose(norms.loc[1:], norms.loc[0] * 0.5 ** level.index[1:], rtol=1e-12)
+    assert (level["num_entries"] == 3).all()
+    assert (select(rows, "total", "matrix")[["num_entries", "num_zero_entries"]] == 3 * 4).all(axis=None)
+    assert (select(rows, "total")["num_entries"] == 3 * (2 + 1 + 4)).all()
 
 
 class Pointwise(Layer):

@@ -422,6 +422,13 @@ def test_quantiles_of_logarithms_touch_infinities_and_leave_out_nan() -> None:
     assert np.isnan([row[2] for row in found.values()]).all()
 
 
+def test_condition_of_singular_samples_alone_is_infinite_at_every_quantile() -> None:
+    later = read(random_probe(relu_network([1.0, -100.0]), batch_size=8)).query("lag > 0")
+    assert (later["num_sigma_min_below_resolution"] == 8).all()
+    assert np.isposinf(later.filter(regex="condition_")).all(axis=None)
+    assert log_quantiles_of_logs(np.array([[1.0], [np.inf], [np.inf], [np.inf]]))["median"].tolist() == [np.inf]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("num_samples", 0), ("num_projections", 1), ("max_exact_size", -1), ("num_power_iterations", -1)],

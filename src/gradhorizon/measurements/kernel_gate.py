@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import isroutine
 
 import torch
 from torch import Tensor
@@ -41,26 +42,31 @@ class KernelMismatchError(RuntimeError):
     """A cell's `segment` computes something else than the loop over its `step`."""
 
 
-def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype) -> None:
+class SamplesInteractError(RuntimeError):
+    """A cell lets one sample of a batch feel another."""
+
+
+def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype, training: bool = True) -> None:
     """Refuse a cell whose `segment` differs from its `step` loop on `device` in `dtype`.
 
-    A pass is remembered for the process, per class, configuration, device, dtype and cuDNN switch. Weights from
+    A pass is remembered for the process, per class, configuration, device, dtype, mode and cuDNN switch. Weights from
     which even the float64 loop overflows test no kernel: then nothing is checked and nothing remembered.
 
     Args:
         cell: left as it is: parameters, their gradients, mode and all random states.
         device: where `segment` will run.
         dtype: float64, float32, float16 or bfloat16.
+        training: in training mode, else in evaluation mode, as probes run.
 
     Raises:
         KernelMismatchError: an error above `TOLERANCES`, or one that is NaN.
         ValueError: another dtype.
     """
     device = torch.device(device)
-    key = (*configuration(cell), device, dtype, torch.backends.cudnn.enabled)
+    key = (*configuration(cell), device, dtype, training, torch.backends.cudnn.enabled)
     if key in _passed:
         return
-    errors = kernel_errors(cell, device, dtype)
+    errors = kernel_errors(cell, device, dtype, training=training)
     for quantity, error in errors.items():
         if not error <= TOLERANCES[dtype]:
             raise KernelMismatchError(_message(cell, device, dtype, quantity, error))
@@ -69,7 +75,12 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
 
 
 def kernel_errors(
-    cell: Recurrent, device: torch.device | str, dtype: torch.dtype, input_len: int = 7, batch_size: int = 3
+    cell: Recurrent,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    input_len: int = 7,
+    batch_size: int = 3,
+    training: bool = True,
 ) -> dict[str, float]:
     """Relative errors of `segment` on `device` in `dtype` against the float64 `step` loop on the CPU.
 
@@ -81,6 +92,7 @@ def kernel_errors(
         dtype: float64, float32, float16 or bfloat16.
         input_len: N; short, so that a chaotic network does not amplify rounding into an error.
         batch_size: B.
+        training: in training mode, else in evaluation mode, in which cuDNN knows no backward pass.
 
     Returns:
         Quantity -> relative error, dimensionless: ``outputs``, ``final_state/<component>``, ``input_gradient``,
@@ -94,7 +106,7 @@ def kernel_errors(
         raise ValueError(f"`dtype` must be one of {', '.join(map(str, TOLERANCES))}, got {dtype}")
     device = torch.device(device)
     with _nothing_else_changed(device):
-        tested = copy.deepcopy(cell).to(device=device, dtype=dtype).train()
+        tested = copy.deepcopy(cell).to(device=device, dtype=dtype).train(training)
         loop = copy.deepcopy(tested).to(device="cpu", dtype=torch.float64)
         draws = _draws(cell, dtype, input_len, batch_size)
         expected = _quantities(loop, draws, _run_steps)
@@ -102,6 +114,39 @@ def kernel_errors(
             return {}
         found = _quantities(tested, {name: draw.to(device, dtype) for name, draw in draws.items()}, _run_segment)
     return {name: _relative_error(found[name].cpu().double(), expected[name]) for name in expected}
+
+
+def check_independent_samples(cell: Recurrent, batch_size: int = 3) -> None:
+    """Refuse a cell that lets one sample feel another in evaluation mode: norms per sample would be those of a mixture.
+
+    A pass is remembered for the process, per class and configuration.
+
+    Args:
+        cell: left as it is: parameters, their gradients, mode and all random states.
+        batch_size: B, at least 2.
+
+    Raises:
+        SamplesInteractError: the last sample's outputs or final state depend on another sample.
+    """
+    key = (*configuration(cell), "independent samples")
+    if key in _passed:
+        return
+    with _nothing_else_changed(torch.device("cpu")):
+        loop = copy.deepcopy(cell).to(device="cpu", dtype=torch.float64).eval()
+        draws = _draws(cell, torch.float64, input_len=2, batch_size=batch_size)
+        felt = [draws["x"], *(draws[f"state/{name}"] for name in cell.state_shapes)]
+        x, *state = (own.requires_grad_() for own in felt)
+        outputs, final_state = _run_steps(loop, x, tuple(state))
+        of_last = torch.stack([part[-1].sum() for part in (outputs, *final_state)]).sum()
+        gradients = torch.autograd.grad(of_last, felt, materialize_grads=True)
+    # Where numbers overflow, 0 · NaN reaches every sample.
+    if any(bool((gradient[:-1].isfinite() & (gradient[:-1] != 0)).any()) for gradient in gradients):
+        raise SamplesInteractError(
+            f"samples must not interact, got a {type(cell).__name__} whose last sample depends on others of its batch "
+            "in evaluation mode: every norm per sample would be that of a mixture; reduce over features, not over "
+            "dimension 0"
+        )
+    _passed.add(key)
 
 
 @contextmanager
@@ -175,7 +220,8 @@ def configuration(cell: Recurrent) -> tuple[Hashable, ...]:
 
 
 def _is_setting(key: str, value: object) -> bool:
-    return key != "training" and isinstance(value, bool | int | float | str)
+    # A function that a cell was given is known by itself: two cells of one class may differ in nothing else.
+    return key != "training" and (isinstance(value, bool | int | float | str) or isroutine(value))
 
 
 def _message(cell: Recurrent, device: torch.device, dtype: torch.dtype, quantity: str, error: float) -> str:

@@ -17,10 +17,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Complex, Float
 
+from gradhorizon.measurements.exponent_rows import recurrent_cells
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.summaries import table_rows
+from gradhorizon.network import Network
 from gradhorizon.records import Column, Table
+from gradhorizon.tasks.task import Task
 
 
 class RecurrentWeights(ProbeMeasurement):
@@ -50,6 +53,24 @@ class RecurrentWeights(ProbeMeasurement):
         ),
     )
 
+    def check(self, network: Network, task: Task) -> None:  # noqa: ARG002, no task is fed
+        """Refuse what has no eigenvalues, before any training.
+
+        Args:
+            network: built as it will be trained.
+            task: the protocol.
+
+        Raises:
+            ValueError: a cell names a matrix that is not square.
+        """
+        for cell in recurrent_cells(network):
+            for name, weight in cell.recurrent_weights().items():
+                if weight.ndim != 2 or weight.shape[0] != weight.shape[1]:  # noqa: PLR2004
+                    raise ValueError(
+                        f"{type(cell).__name__}.recurrent_weights must give square matrices, one per gate or "
+                        f"candidate, got `{name}` of shape {tuple(weight.shape)}; name the gates' blocks one by one"
+                    )
+
     def read(self, probe: Probe) -> pd.DataFrame:
         """One row per layer, direction, matrix and eigenvalue; no rows for cells that name no matrix."""
         frames = []
@@ -75,7 +96,7 @@ def matrix_columns(weight: Float[np.ndarray, "H H"]) -> dict[str, Any]:
     return {
         "spectral_radius": np.abs(eigenvalues[0]),
         "largest_singular_value": np.nan if num_non_finite else np.linalg.norm(weight, 2),
-        "commutator_norm": _commutator_norm(weight),
+        "commutator_norm": np.nan if num_non_finite else _commutator_norm(weight),
         "eigenvalue_index": np.arange(size),
         "eigenvalue_real": eigenvalues.real,
         "eigenvalue_imag": eigenvalues.imag,

@@ -86,7 +86,8 @@ def _layer_rows(cuts: list[CutGradients]) -> pd.DataFrame:
 
 
 def _stacked(gradients: list[Tensor]) -> Float[Tensor, "B C S"]:
-    return torch.stack([gradient.flatten(1) for gradient in gradients], dim=1)
+    # A component of shape () is one entry per sample.
+    return torch.stack([gradient.reshape(len(gradient), -1) for gradient in gradients], dim=1)
 
 
 def state_gradient_rows(

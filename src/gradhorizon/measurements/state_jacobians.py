@@ -207,4 +207,6 @@ def log_quantiles_of_logs(logs: Float[np.ndarray, "B L"]) -> dict[str, Float[np.
     weight = position - below
     with np.errstate(invalid="ignore"):
         between = low + weight * (high - low)
-    return dict(zip(PROBABILITIES, np.where((weight == 0) | np.isneginf(low), low, between), strict=True))
+    return dict(
+        zip(PROBABILITIES, np.where((weight == 0) | np.isneginf(low) | (low == high), low, between), strict=True)
+    )
