@@ -55,6 +55,11 @@ lint: $(DEV) ## check style, formatting and types
 bench: $(RUNTIME) ## measure what the program itself costs, as ratios
 	@$(RUN) -m benchmarks.all
 
+.PHONY: torture
+torture: $(DEV) ## kill a run 200 times and compose 2000 configurations, and write docs/torture.md (half an hour)
+	@$(RUN) -m tests.torture --kills 200 --out docs/torture.md
+	@$(RUN) -m tests.fuzz --examples 2000
+
 .PHONY: clean
 clean: ## remove .venv and caches; recorded runs are kept
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -316,7 +316,7 @@ def test_a_sweep_skips_what_another_process_trains_and_says_that_not_all_is_done
         done = subprocess.run(sweep, cwd=tmp_path, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     assert f"skipped: seed 0 of {folder.name} must be trained by one process at a time, and process" in said
-    assert "1 of 2 runs were skipped" in said
+    assert "1 of 2 runs skipped" in said
     assert done.returncode == stopping.EXIT_CODE
     assert len(list((tmp_path / "runs" / "default").glob("*T9*/seed-0/member.json"))) == 1
     assert subprocess.run(sweep, cwd=tmp_path, capture_output=True, check=False).returncode == 0

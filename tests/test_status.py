@@ -23,7 +23,7 @@ from gradhorizon.run_state import RunLook, read_run
 from gradhorizon.status import main
 from gradhorizon.sweep_state import SweepReader, run_folders
 from tests import runs_on_disk
-from tests.status_runs import StatusRun, change, claim, commit, failed, finished, running, stale
+from tests.status_runs import StatusRun, change, claim, commit, failed, finished, running, stale, write
 
 HOSTILE = "[red]evil[/red]\x1b[31m\n\r\u202e名前" + "x" * 200
 
@@ -158,6 +158,31 @@ def test_settings_that_all_runs_share_are_left_out(tmp_path: Path, capsys: pytes
     assert "optimizer.lr=1e-3; waits" in text
     assert "optimizer.lr=0.1; waits" in text
     assert "hidden_size" not in text
+
+
+def test_runs_are_told_apart_by_settings_that_their_folders_names_cut_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, rate in enumerate((0.1, 0.2)):
+        folder = StatusRun(identity=f"{index:010d}").write(tmp_path)
+        sheet = json.loads((folder / "run.json").read_text())
+        write(folder / "run.json", sheet | {"variant": f"hidden_size=8 learning_rate={rate}"})
+    text = printed(capsys, tmp_path)
+    assert "learning_rate=0.1; waits" in text
+    assert "learning_rate=0.2; waits" in text
+    assert "hidden_size" not in text
+
+
+def test_runs_that_failed_before_they_had_a_sheet_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, cell in enumerate(("One", "Two")):
+        overrides = ["model=external", f"model.cell._target_=cells.{cell}", "num_seeds=2"]
+        write(tmp_path / f"mine-copy-{index:010d}" / "failed.json", {"reason": "no such cell", "overrides": overrides})
+    text = printed(capsys, tmp_path)
+    assert "model.cell._target_=cells.One; no such cell" in text
+    assert "model.cell._target_=cells.Two; no such cell" in text
+    assert "num_seeds" not in text
 
 
 def test_speed_before_the_second_commit_counts_from_the_owners_start(tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ import inspect
 import math
 import types
 from collections.abc import Collection, Mapping
+from pkgutil import resolve_name
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from hydra.utils import get_object
 
 _OWN = "gradhorizon."
 _LARGEST = 2**31 - 1
@@ -40,7 +39,7 @@ def _hints(target: object) -> dict[str, Any]:
     if not isinstance(target, str) or not target.startswith(_OWN):
         return {}
     try:
-        found = get_object(target)
+        found = resolve_name(target)
         return get_type_hints(found.__init__ if inspect.isclass(found) else found)
     except Exception:  # noqa: BLE001, what cannot be imported is said where it is built
         return {}
@@ -76,7 +75,7 @@ def _is_scalar(value: object, hint: type) -> bool:
 def _can_become(target: object, hint: Any) -> bool:
     """Whether what a nested node builds can be what `hint` says, as far as a class tells."""
     try:
-        found = get_object(target) if isinstance(target, str) else None
+        found = resolve_name(target) if isinstance(target, str) else None
     except Exception:  # noqa: BLE001, as above
         return True
     return not (inspect.isclass(found) and inspect.isclass(hint) and not issubclass(found, hint))

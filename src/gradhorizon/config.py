@@ -84,8 +84,15 @@ class RunConfig:
         _check(
             "device", self.device, bool(_DEVICE.fullmatch(self.device)), "must be auto, cpu, mps, cuda or cuda:<index>"
         )
-        is_name = bool(re.fullmatch(r"[\w.,=+-]+", self.experiment_name)) and self.experiment_name.strip(".") != ""
-        _check("experiment_name", self.experiment_name, is_name, "must be one folder name of letters, digits and ._-")
+        is_name = (
+            bool(re.fullmatch(r"[\w.,=+-]{1,100}", self.experiment_name)) and self.experiment_name.strip(".") != ""
+        )
+        _check(
+            "experiment_name",
+            self.experiment_name,
+            is_name,
+            "must be one folder name of 1 to 100 letters, digits and ._-",
+        )
 
 
 _LARGEST = 2**31 - 1  # what every table, file name and generator can hold

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
@@ -20,8 +20,6 @@ from gradhorizon.measurements.measurement import Measurement, Program, StepMeasu
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Task
-
-_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
         with _as_config_error(group):
             check_arguments(getattr(run, group), group)
     with _as_config_error("task"):
-        task = _built(cfg.task, Task)
+        task: Task = _built(cfg.task, Task)
     with _as_config_error("measurement"):
         measurements = [_built(node, Measurement) for node in (cfg.measurement or {}).values()]
         for measurement in measurements:
@@ -74,7 +72,7 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
     return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters)
 
 
-def _built(node: DictConfig, kind: type[_Kind]) -> _Kind:
+def _built(node: DictConfig, kind: type) -> Any:
     found = instantiate(node)
     if not isinstance(found, kind):
         raise TypeError(f"`_target_` must build a {kind.__name__}, got {node.get('_target_')}")

@@ -16,6 +16,7 @@ Imports neither torch nor Hydra, so that reading records is cheap.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ __all__ = [
     "LEAD_COLUMNS", "METRICS", "Column", "MemberRecords", "RecordsError", "Runs", "Table", "read_json",
     "read_member_table", "read_runs", "write_json", "write_parquet",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 _LOOKS = 20  # at a table that its writer is compacting or setting aside
 
@@ -71,6 +74,9 @@ class MemberRecords:
         self._rows: dict[str, tuple[Table, list[pd.DataFrame]]] = {}
         unwanted = self._of_no_checkpoint(checkpoint_step)
         self._check({table.name: table.schema for table in tables}, set(unwanted))
+        if unwanted:  # said first, or a kill between could leave it unsaid
+            words = "  %d parts later than the checkpoint are set aside: %s"
+            log.warning(words, len(unwanted), self.folder)
         # The last one first: what a reader sees meanwhile never has a gap.
         self.set_aside = [put_aside(path) for path in reversed(unwanted)]
 

@@ -48,9 +48,6 @@ def mended(member: Path, lead: dict[str, Any], tables: Sequence[Table]) -> tuple
         log.warning(words, member.name, error.fact)
         put_aside(path)
         checkpoint, records = None, MemberRecords(member, lead, None, tables)
-    if records.set_aside:
-        count = len(records.set_aside)
-        log.warning("  %d parts later than the checkpoint were set aside: %s", count, records.folder)
     return checkpoint, records
 
 
@@ -78,7 +75,8 @@ def _mend_sheet(member: Path) -> None:
     try:
         read_member_sheet(member)
     except DamagedFileError as error:
-        log.warning("  %s: %s; set aside as %s, and written anew", member.name, error.fact, put_aside(path).name)
+        log.warning("  %s: %s; it is set aside, and written anew", member.name, error.fact)
+        put_aside(path)
 
 
 def _checkpoint(path: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from gradhorizon.config import ConfigError
 from gradhorizon.records import RecordsError
 
 log = logging.getLogger(__name__)
+
+_MOST_WORDS = 200
 
 
 class _LogFile(logging.FileHandler):
@@ -57,7 +60,15 @@ def load_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise RecordsError(f"{path} cannot be read ({error}); {remedy}") from error
+        raise RecordsError(f"{path} cannot be read ({_why(error)}); {remedy}") from error
     if not isinstance(content, dict):
         raise RecordsError(f"{path} holds {type(content).__name__}, expected a dictionary; {remedy}")
     return content
+
+
+def _why(error: Exception) -> str:
+    # torch's own words go on to advise how to run what it has refused to run.
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if found:
+        return f"it asks for {found[1]}, which no checkpoint needs, and nothing of it was run"
+    return " ".join(str(error).split())[:_MOST_WORDS]

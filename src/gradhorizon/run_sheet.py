@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
@@ -21,6 +22,7 @@ from gradhorizon.record_files import (
     write_json,
 )
 from gradhorizon.tasks.task import Task
+from gradhorizon.variants import variant
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class RunSheet:
             "experiment": run.experiment_name,
             "run": folder.name,
             "identity": identity,
+            "variant": variant(HydraConfig.get().overrides.task if HydraConfig.initialized() else []),
             "results_version": runs.RESULTS_VERSION,
             "model": run.model["label"],
             "color": run.model.get("color"),
@@ -110,5 +113,6 @@ class RunSheet:
         try:
             return read_json(path).get("launches", []) if path.is_file() else []
         except DamagedFileError as error:
-            log.warning("  %s; set aside as %s, and written anew", error.fact, put_aside(path).name)
+            log.warning("  %s; it is set aside, and written anew", error.fact)
+            put_aside(path)
             return []

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.claims import Claim, latest_claim
+from gradhorizon.variants import variant
 
 STATUSES = ("running", "failed", "stale", "unreadable", "queued", "finished")
 """In the order in which people want to read of them."""
@@ -84,7 +85,7 @@ class RunLook:
         task: the protocol, None before it has started.
         seq_len: T, None before it has started.
         num_steps: its budget in optimizer steps, None before it has started.
-        variant: what else its folder's name tells it apart by.
+        variant: what else it was launched with that can tell it from others.
         members: its members.
         problem: what cannot be read.
         failure: why it failed.
@@ -190,15 +191,21 @@ def _near(path: Path) -> str:
 
 
 def _known(folder: Path, sheet: dict[str, Any]) -> dict[str, Any]:
-    name = _IDENTITY.sub("", folder.name)
     if not sheet:
-        return {"experiment": folder.parent.name}
+        return {"experiment": folder.parent.name, "variant": _failed_variant(folder)}
     model, task, seq_len = str(sheet["model"]), str(sheet["task"]), int(sheet["seq_len"])
-    _, found, variant = name.partition(f"-T{seq_len}-")
+    _, _, in_name = _IDENTITY.sub("", folder.name).partition(f"-T{seq_len}-")
     return {
         "experiment": str(sheet["experiment"]), "model": model, "task": task, "seq_len": seq_len,
-        "num_steps": int(sheet["num_steps"]), "variant": variant if found else "",
+        "num_steps": int(sheet["num_steps"]), "variant": str(sheet.get("variant") or in_name),
     }  # fmt: skip
+
+
+def _failed_variant(folder: Path) -> str:
+    try:
+        return variant(_read(folder / _FAILURE_FILE)[0].get("overrides", []))
+    except (DamagedError, OSError, TypeError):
+        return ""
 
 
 def _all_ended(sheet: dict[str, Any]) -> bool:

@@ -77,7 +77,10 @@ def _is_named(override: str) -> bool:
 
 def find(experiment: Path, run_identity: str) -> Path | None:
     """The folder below `experiment` that carries the identity, or None."""
-    return next(iter(sorted(experiment.glob(f"*-{run_identity}"))), None)
+    try:
+        return next(iter(sorted(experiment.glob(f"*-{run_identity}"))), None)
+    except OSError:  # a path too long or out of reach, which `create` refuses in words
+        return None
 
 
 def create(folder: Path) -> None:

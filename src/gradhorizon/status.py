@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reader = SweepReader(options.runs)
     look = reader.read()
     if not look.runs:
-        log.error("Error: no run found at or below %s", ", ".join(map(str, options.runs)))
+        log.error("Error: %s; name run folders, experiment folders or runs roots", _missing(options.runs))
         return 1
     console = Console(highlight=False, markup=False, emoji=False)
     if options.json:
@@ -57,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         _watch(reader, look, console, options)
     return 0
+
+
+def _missing(places: Sequence[Path]) -> str:
+    words = [str(place) if place.is_dir() else f"{place} (no such folder)" for place in places]
+    return f"no run found at or below {', '.join(words)}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@ or is taken for markup.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,13 +16,13 @@ from gradhorizon.claims import Claim
 from gradhorizon.progress import format_duration
 from gradhorizon.run_state import RunLook
 from gradhorizon.sweep_state import SweepLook, outcomes
+from gradhorizon.variants import settings
 
 _STYLES = {"running": "green", "failed": "bold red", "stale": "yellow", "unreadable": "bold red", "queued": "cyan",
            "finished": "dim"}  # fmt: skip
 _MEANINGS = {"stale": "the same command goes on", "queued": "waits, or was interrupted"}
 _STATUS, _DONE, _STEP, _LEFT = 11, 7, 14, 12  # columns
 _MIN_TITLE = 12
-_BEFORE_KEY = re.compile(r"-(?=[^-=]+=)")
 _SHOWN = 10  # runs of a status other than running
 
 
@@ -105,12 +104,8 @@ def _rows(runs: Iterable[RunLook], look: SweepLook, width: int, show_all: bool) 
 
 def _shared_settings(runs: Sequence[RunLook]) -> set[str]:
     """What is said of every run, and so tells none apart."""
-    variants = [set(_settings(run)) for run in runs if run.model is not None]
+    variants = [set(settings(run.variant)) for run in runs if run.model is not None or run.variant]
     return set.intersection(*variants) if variants else set()
-
-
-def _settings(run: RunLook) -> list[str]:
-    return _BEFORE_KEY.split(run.variant) if run.variant else []
 
 
 def _run(run: RunLook, now_s: float, width: int, shared: set[str]) -> Iterator[Text]:
@@ -119,8 +114,8 @@ def _run(run: RunLook, now_s: float, width: int, shared: set[str]) -> Iterator[T
     left = "" if run.left_s is None else format_duration(run.left_s)
     yield _row(run.status, printable(_title(run)), done, step, left, width, _STYLES[run.status])
     reason = "" if run.failure is None else run.failure.reason
-    own = " ".join(item for item in _settings(run) if item not in shared)
-    details = printable("; ".join(filter(None, (reason, own, *_details(run, now_s), _ends(run)))))
+    own = " ".join(item for item in settings(run.variant) if item not in shared)
+    details = printable("; ".join(filter(None, (own, reason, *_details(run, now_s), _ends(run)))))
     if details:
         yield Text(f"{'':{_STATUS}}{details}", "red" if run.status in ("failed", "unreadable") else "dim")
 

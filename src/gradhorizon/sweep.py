@@ -95,7 +95,7 @@ class SkippedRuns(Callback):
         del config, kwargs
         if self._num_skipped:
             log.warning(
-                "%d of %d runs were skipped: other processes are at them, as said above; the same command skips what "
+                "%d of %d runs skipped: other processes are at them, as said above; the same command skips what "
                 "they finish, and goes on with what they leave", self._num_skipped, self._num_runs,
             )  # fmt: skip
             raise SystemExit(stopping.EXIT_CODE)

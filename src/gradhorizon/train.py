@@ -188,7 +188,9 @@ def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunC
         if "metrics" not in runs.recorded_tables(folder, state.seed):
             absent.append("metrics")
         if absent:
-            log.warning("  note: seed %d is finished without %s, which gradhorizon-measure adds", state.seed, ", ".join(absent))
+            log.warning(
+                "  note: seed %d is finished without %s, which gradhorizon-measure adds", state.seed, ", ".join(absent)
+            )
 
 
 def _say_damaged_tables(folder: Path, finished: list[int]) -> None:

@@ -57,8 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folders = find_runs(options.runs)
         failed = [folder for folder in folders if not _is_pushed(folder, options)]
-    except (LoginError, RecordsError) as error:
-        log.error("Error: %s", error)  # noqa: TRY400, a user's mistake needs no traceback
+    except LoginError as error:
+        log.error(  # noqa: TRY400, a user's mistake needs no traceback
+            "Error: pushing to W&B needs a login, got: %s; run `wandb login`, or write offline folders with --offline",
+            error.found,
+        )
+        return 1
+    except RecordsError as error:
+        log.error("Error: %s", error)  # noqa: TRY400, as above
         return 1
     except KeyboardInterrupt:
         log.warning("interrupted; launch the same command again, it overwrites what it has sent")

@@ -35,6 +35,16 @@ def speak() -> None:
     os.write(2, b"to standard error\n")
 
 
+def interrupt() -> None:
+    """Raise an exception without words."""
+    raise KeyboardInterrupt
+
+
+def fail_in_red() -> None:
+    """Raise an exception whose words would colour a terminal."""
+    raise RuntimeError("\x1b[31mred\x1b[0m\nmore")
+
+
 def fail() -> None:
     raise ValueError("the very\nreason")
 

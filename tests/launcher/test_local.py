@@ -153,7 +153,7 @@ def test_the_numbers_are_those_of_the_basic_launcher(tmp_path: Path) -> None:
     sweep = (*TINY, "model=rnn_tanh,lstm", "seq_len=8,9", "logger=wandb")
     basic = [item for item in command(*sweep) if item != LOCAL[1]]
     subprocess.run(basic, cwd=tmp_path / "basic", capture_output=True, check=True)
-    result = launch(tmp_path / "local", *sweep, "hydra.launcher.slots=[0,0]")
+    result = launch(tmp_path / "local", *sweep, "hydra.launcher.slots=2")
     assert result.returncode == 0, result.stderr
     folders = sorted((tmp_path / "basic" / "runs" / "default").iterdir())
     assert len(folders) == 4

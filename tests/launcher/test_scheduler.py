@@ -52,6 +52,8 @@ def final(endings: Sequence[Ending]) -> dict[int, Ending]:
     ("target", "arguments", "reason", "trace"),
     [
         (jobs.fail, (), "ValueError: the very", "raise ValueError"),
+        (jobs.interrupt, (), "KeyboardInterrupt", "raise KeyboardInterrupt"),
+        (jobs.fail_in_red, (), "RuntimeError: \ufffd[31mred\ufffd[0m", "raise RuntimeError"),
         (jobs.leave, (3,), "exited with code 3", "sys.exit(code)"),
         (jobs.leave, (0,), "exited with code 0", "sys.exit(code)"),
         (jobs.leave_at_once, (4,), "exited with code 4 before it had ended", ""),
@@ -172,6 +174,7 @@ def test_output_of_a_second_attempt_is_appended(context: ForkServerContext, tmp_
     [
         ({"retries": -1}, "`hydra.launcher.retries` must be 0 or more, got -1"),
         ({"time_limit_s": 0}, "`hydra.launcher.time_limit_s` must be positive or null, got 0"),
+        ({"time_limit_s": float("nan")}, "`hydra.launcher.time_limit_s` must be positive or null, got nan"),
         ({"memory_limit_gib": -2}, "`hydra.launcher.memory_limit_gib` must be positive or null, got -2"),
         ({"grace_s": -1}, "`hydra.launcher.grace_s` must be 0 or more, got -1"),
     ],

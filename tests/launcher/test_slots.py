@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -71,11 +72,21 @@ def test_slots_say_where_they_are() -> None:
         (["cpu:0", "1"], "cpu", "must be GPU ids"),
         (["cpu:x"], "cpu", "must be GPU ids"),
         (["cpu:0-100000"], "cpu", "may not use or pin"),
-        (["cpu:3-1"], "cpu", "may not use or pin"),
+        (["cpu:3-1"], "cpu", "ranges must ascend"),
+        ("0,1", "cuda", "must be GPU ids"),
+        ("cpu:0", "cpu", "must be GPU ids"),
+        (1.5, "cpu", "must be GPU ids"),
+        (True, "cpu", "must be GPU ids"),
+        ({"a": 1}, "cuda", "must be GPU ids"),
+        ([None], "cuda", "must be GPU ids"),
+        ([[0]], "cuda", "must be GPU ids"),
+        ([-1], "cuda", "must be GPU ids"),
+        (["x"], "cuda", "must be GPU ids"),
+        ([0, 0], "cpu", "names GPUs, but runs are on cpu"),
         (2, "cuda", "must be a list of GPU ids for device=cuda"),
         ([f"cpu:{CORES[0]}"], "cuda", "must be a list of GPU ids for device=cuda"),
     ],
 )
-def test_slots_that_cannot_be_are_refused(asked: int | list[int | str], device: str, words: str) -> None:
+def test_slots_that_cannot_be_are_refused(asked: Any, device: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         slots_of(asked, device, 1)

@@ -145,7 +145,7 @@ def test_missing_login_is_an_error_before_anything_is_sent(
 ) -> None:
     del no_account
     assert wandb_push.main([str(finished)]) == 1
-    assert "Error: logging to W&B online needs a login, got: No API key configured" in caplog.text
+    assert "Error: pushing to W&B needs a login, got: No API key configured" in caplog.text
 
 
 def test_run_that_is_being_trained_is_left_out(

@@ -100,10 +100,15 @@ def _run(job: Job, slot: Slot) -> Report:
         words = str(error).strip().splitlines() or [""]
         return Report(
             "failed",
-            reason=f"{type(error).__name__}: {words[0]}",
+            reason=_printable(f"{type(error).__name__}: {words[0]}".removesuffix(": ")),
             traceback=traceback.format_exc(),
             is_final=isinstance(error, job.not_retried),
         )
+
+
+def _printable(text: str) -> str:
+    """`text` without what the launcher's terminal would act upon."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _code(error: SystemExit) -> int:

@@ -44,11 +44,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, least in (("retries", 0), ("grace_s", 0)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise ConfigError(f"`hydra.launcher.{name}` must be {least} or more, got {getattr(self, name)}")
         for name in ("time_limit_s", "memory_limit_gib"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ConfigError(f"`hydra.launcher.{name}` must be positive or null, got {value}")
         if self.memory_limit_gib is not None and not Path("/proc/self/statm").exists():
             raise ConfigError(f"`hydra.launcher.memory_limit_gib` needs Linux, got {sys.platform}; use null")

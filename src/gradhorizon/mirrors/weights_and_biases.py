@@ -39,6 +39,7 @@ class LoginError(ValueError):
     """Online logging without a usable API key."""
 
     def __init__(self, found: str) -> None:
+        self.found = found
         super().__init__(
             f"logging to W&B online needs a login, got: {found}; run `wandb login`, "
             "or set logger=wandb (offline, no account) or logger=none"
