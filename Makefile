@@ -60,6 +60,10 @@ torture: $(DEV) ## kill a run 200 times and compose 2000 configurations, and wri
 	@$(RUN) -m tests.torture --kills 200 --out docs/torture.md
 	@$(RUN) -m tests.fuzz --examples 2000
 
+.PHONY: survival
+survival: $(DEV) ## disturb whole sweeps ROUNDS times (default: 10) and compare every bit with undisturbed ones
+	@$(RUN) -m tests.survival --rounds $(or $(ROUNDS),10)
+
 .PHONY: clean
 clean: ## remove .venv and caches; recorded runs are kept
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
