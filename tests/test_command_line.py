@@ -37,7 +37,15 @@ def launch(folder: Path, *arguments: str, python_path: Path | None = None) -> su
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     with (folder / "output.txt").open("ab") as log:
-        return subprocess.Popen(command(*arguments), cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command(*arguments), cwd=folder, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509, this process has no threads that hold a lock
+        )  # fmt: skip
+
+
+def _heed_ctrl_c() -> None:
+    # Where the tests themselves run in the background of a shell, Ctrl-C is ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(folder: Path, pattern: str, count: int) -> None:
