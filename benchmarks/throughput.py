@@ -53,7 +53,7 @@ class Sweep:
 
 
 def measure(
-    rounds: int = 2, num_threads: int = 1, num_runs: int = 20, hidden_sizes: tuple[int, ...] = (32, 64)
+    rounds: int = 2, num_threads: int = 1, num_runs: int = 40, hidden_sizes: tuple[int, ...] = (32, 64)
 ) -> pd.DataFrame:
     """Throughput of `local` over that of the others, and its overhead per run.
 
