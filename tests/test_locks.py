@@ -276,6 +276,16 @@ def test_a_full_disk_leaves_no_claim(folder: Path, monkeypatch: pytest.MonkeyPat
     lock(folder)
 
 
+def test_a_full_disk_does_not_keep_a_member_from_the_next_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, members_locked(folder, [0]):
+        patch.setattr(Path, "write_text", full)
+    assert names(folder) == [".owner-000001.json"]
+    lock(folder)
+
+
 def test_warnings_of_a_resumed_run_name_a_process_that_is_gone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     leave(folder, **here(dead_pid(), 5))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from gradhorizon import stopping
+from gradhorizon import stopping, train
 from gradhorizon.records import read_json
 from gradhorizon.training import EnsembleModule
-from tests.runs_on_disk import assert_same_records, run
+from tests.runs_on_disk import TINY, assert_same_records, run
 
+HEEDED = """
+import signal
+from gradhorizon import train
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+train.command()
+"""
 MOMENTUM = ("optimizer=sgd", "optimizer.momentum=0.9", "clip_norm=0.05")
 
 
@@ -60,3 +71,56 @@ def test_a_run_stopped_at_its_last_step_has_finished(tmp_path: Path, monkeypatch
     monkeypatch.setattr(stopping, "is_requested", lambda: True)
     folder = run(tmp_path, "num_steps=1", "val_every_steps=1")
     assert read_json(folder / "run.json")["status"] == "finished"
+
+
+def test_ctrl_c_asks_once_and_is_then_what_it_always_is() -> None:
+    with pytest.raises(KeyboardInterrupt), stopping.requested_by_ctrl_c():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.is_requested()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert not stopping.is_requested()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_that_means_something_else_is_left_alone() -> None:
+    heard: list[int] = []
+    earlier = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        with stopping.requested_by_ctrl_c():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    assert heard == [signal.SIGINT]
+    assert not stopping.is_requested()
+
+
+def test_ctrl_c_before_any_training_is_a_word_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "main", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        train.command()
+    assert caught.value.code == stopping.EXIT_CODE
+    assert "launch the same command again to go on" in caplog.text
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_sweep_of_the_basic_launcher_at_a_commit(tmp_path: Path) -> None:
+    sweep = (*TINY, "seq_len=20,30", "num_steps=100000", "val_every_steps=100000")
+    command = [sys.executable, "-c", HEEDED, "-m", *sweep]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.glob("runs/default/*/seed-1/checkpoints/init.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == stopping.EXIT_CODE, said
+    assert "stopped as asked; launch the same command again to go on" in said
+    assert "Traceback" not in said
+    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    assert all((folder / f"seed-{seed}" / "checkpoint.pt").is_file() for seed in (0, 1))

@@ -100,8 +100,13 @@ class Claim:
 
     def end(self) -> None:
         """Give the member back; the file stays, and says who had it last."""
-        if self.is_latest():
+        if not self.is_latest():
+            return
+        try:
             _replace(replace(self, ended_at_s=time.time()))
+        except OSError:  # a full disk takes no new file; an empty and ancient claim counts as a dead owner's
+            os.truncate(self.path, 0)
+            os.utime(self.path, (0, 0))
 
     def words(self, now_s: float) -> str:
         """Who its owner is, for people.
@@ -257,8 +262,12 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
 def _replace(claim: Claim) -> None:
     content = {key: value for key, value in asdict(claim).items() if key not in ("path", "number", "beat_at_s")}
     temporary = claim.path.with_name(f".owner.{claim.token}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(claim.path)
+    try:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(claim.path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _mtime(path: Path) -> float:

@@ -70,6 +70,7 @@ class MemberRecords:
         self.folder = folder / "records"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lead = lead
+        self._leads: dict[tuple[int, str], pd.DataFrame] = {}
         self._next_step = checkpoint_step or 0
         self._rows: dict[str, tuple[Table, list[pd.DataFrame]]] = {}
         unwanted = self._of_no_checkpoint(checkpoint_step)
@@ -82,9 +83,16 @@ class MemberRecords:
 
     def append(self, table: Table, rows: pd.DataFrame, step: int, phase: str) -> pd.DataFrame:
         """The rows with their lead columns, buffered until `commit`."""
-        complete = rows.assign(**self._lead, step=step, phase=phase)
+        lead = self._lead_rows(len(rows), phase).set_axis(rows.index, axis=0)
+        complete = pd.concat([rows, lead], axis=1).assign(step=step)
         self._rows.setdefault(table.name, (table, []))[1].append(complete)
         return complete
+
+    def _lead_rows(self, num_rows: int, phase: str) -> pd.DataFrame:
+        # Kept, because pandas is slow with strings and there are few sizes.
+        if (num_rows, phase) not in self._leads:
+            self._leads[num_rows, phase] = pd.DataFrame({**self._lead, "phase": phase}, index=range(num_rows))
+        return self._leads[num_rows, phase]
 
     def commit(self, last_step: int) -> None:
         """Write what is buffered as one part per table, named by the range of optimizer steps it covers."""

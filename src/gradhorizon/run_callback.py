@@ -157,7 +157,8 @@ class RunCallback(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the terminal back, and say from where the members will go on."""
         del trainer, pl_module
-        self.progress.finish(f"stopped by {type(exception).__name__}; launch the same command again to go on")
+        why = "as asked" if isinstance(exception, stopping.Stopped) else f"by {type(exception).__name__}"
+        self.progress.finish(f"stopped {why}; launch the same command again to go on")
 
     def _show(self, step: int) -> None:
         members = list(self.module.ensemble)

@@ -178,19 +178,23 @@ def say_differences(states: Sequence[MemberState], launch: Mapping[str, Any]) ->
     for name, what in (("commit", "commit"), ("cell_source", "source of the external cell")):
         then = {state.launch.get(name) for state in states if state.status == "finished"} - {launch.get(name)}
         if then:
-            log.warning(
-                "  note: finished members were trained with another %s (%s, now %s); they are kept as they are",
-                what,
-                ", ".join(map(str, sorted(then, key=str))),
-                launch.get(name),
+            earlier = ", ".join(map(str, sorted(then, key=str)))
+            _say_once(
+                f"  note: finished members were trained with another {what} ({earlier}, now {launch.get(name)}); they "
+                "are kept as they are (said once)"
             )
+
+
+@cache
+def _say_once(message: str) -> None:
+    """Say what would be said again for every run of a sweep."""
+    log.warning("%s", message)
 
 
 def launch_facts(device: str, run: RunConfig) -> dict[str, Any]:
     """Versions, commit, device, precision and threads of this launch."""
     return {
-        "versions": {**_versions(), "python": platform.python_version()},
-        "commit": _commit(),
+        **provenance(),
         "device": device,
         "precision": run.precision,
         "num_threads": run.num_threads,
@@ -200,11 +204,12 @@ def launch_facts(device: str, run: RunConfig) -> dict[str, Any]:
 
 
 @cache
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in _PACKAGES}
+def provenance() -> dict[str, Any]:
+    """Versions and commit of the code, as this process (or the one that it was forked from) first found them."""
+    versions = {name: metadata.version(name) for name in _PACKAGES}
+    return {"versions": {**versions, "python": platform.python_version()}, "commit": _commit()}
 
 
-@cache
 def _commit() -> str | None:
     """Commit of the code that runs, with ``+changes`` if the tree differs from it; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]

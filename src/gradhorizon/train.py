@@ -52,6 +52,15 @@ def main(cfg: DictConfig) -> Plan | Skipped | None:
         raise RunError(f"Error: {error}") from error
 
 
+def command() -> None:
+    """What the shell calls: `main`, with a word in place of a traceback for Ctrl-C."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        log.warning("stopped; launch the same command again to go on")
+        raise SystemExit(stopping.EXIT_CODE) from None
+
+
 @dataclass(frozen=True)
 class Launched:
     """Where a run lies, and with ``plan=true`` what would be done."""
@@ -131,7 +140,8 @@ def launch(cfg: DictConfig) -> Launched:
     if seen.todo:
         from gradhorizon.fitting import fit
 
-        fit(cfg, seen.run, seen.device, seen.folder, seen.identity, seen.todo, seen.facts)
+        with stopping.requested_by_ctrl_c():
+            fit(cfg, seen.run, seen.device, seen.folder, seen.identity, seen.todo, seen.facts)
     else:
         settle(seen.folder)
     return Launched(seen.folder)
@@ -208,4 +218,4 @@ def _seeds(seeds: list[int]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -98,13 +98,14 @@ def test_finished_runs_cost_milliseconds_and_no_torch(tmp_path: Path) -> None:
     for seq_len in lengths:
         identity = runs.identity(validate(composed(f"seq_len={seq_len}")), "cpu")
         for seed in range(run.num_seeds):
-            done = {"status": "finished", "step": 20, "launch": {}}
+            done = {"seed": seed, "status": "finished", "outcome": "budget exhausted", "outcome_step": 20, "step": 20}
             folder = tmp_path / "runs" / "default" / f"rnn-{identity}" / f"seed-{seed}"
             folder.mkdir(parents=True)
-            write_json(done, folder / "member.json")
+            write_json({**done, "launch": {}}, folder / "member.json")
     sweep = f"seq_len={','.join(map(str, lengths))}"
     seconds, heavy = python(tmp_path, LAUNCH_FINISHED, *LOCAL, *TINY, sweep)[-1].split(" ", 1)
     assert heavy == "[]"
+    assert not list(tmp_path.glob("runs/default/*/run.json"))  # none was trained
     assert float(seconds) / NUM_FINISHED <= 0.05
 
 
@@ -113,6 +114,8 @@ def test_wrong_points_are_all_said_and_start_no_process(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "#0 batch_size=0: FAILED: `batch_size` must be at least 1, got 0" in result.stderr
     assert "2 of 2 runs failed:\n  #0 batch_size=0: `batch_size` must" in result.stderr
+    assert result.stderr.endswith("Error: 2 of 2 runs failed, as listed above\n")
+    assert "Error executing job" not in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -123,6 +126,7 @@ def test_wrong_points_are_all_said_and_start_no_process(tmp_path: Path) -> None:
         ("hydra.launcher.retries=-1", "Error: `hydra.launcher.retries` must be 0 or more, got -1"),
         ("hydra.launcher.slots=0", "Error: `hydra.launcher.slots` must be at least 1, got 0"),
         ("hydra.launcher.slot=1", "Key 'slot' not in 'LocalLauncherConf'"),
+        ("hydra.launcher.preload=[absent.cells]", "Error: `hydra.launcher.preload` must name modules that can be"),
     ],
 )
 @pytest.mark.slow
@@ -218,6 +222,21 @@ def test_runs_that_break_are_recorded_and_listed_and_the_others_finish(tmp_path:
     assert "was finished before" in again.stderr
     assert set(read_runs([tmp_path / "runs"]).members["status"]) == {"finished"}
     assert not list(tmp_path.glob("runs/*/*/failed.json"))
+
+
+@pytest.mark.slow
+def test_a_value_and_a_seed_more_leave_what_was_trained_before_as_it_is(tmp_path: Path) -> None:
+    assert launch(tmp_path, *TINY, "seq_len=20", "num_seeds=1").returncode == 0
+    (first,) = tmp_path.glob("runs/default/*/seed-0")
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+
+    more = launch(tmp_path, *TINY, "seq_len=20,30", "num_seeds=2")
+    assert more.returncode == 0, more.stderr
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
+    assert len(list(tmp_path.glob("runs/default/*"))) == 2
+    members = read_runs([tmp_path / "runs"]).members
+    assert sorted(zip(members["seq_len"], members["seed"], strict=True)) == [(20, 0), (20, 1), (30, 0), (30, 1)]
+    assert set(members["status"]) == {"finished"}
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,17 @@ def test_points_without_a_job_are_passed_over(context: ForkServerContext) -> Non
     assert sorted(final(run(context, [None, job(1, jobs.surroundings), None, None]))) == [1]
 
 
+def test_the_next_job_is_at_hand_before_its_slot_is_free(context: ForkServerContext, tmp_path: Path) -> None:
+    def source() -> Iterator[Job]:
+        yield job(0, jobs.meet, tmp_path, 2)
+        (tmp_path / "there-source").touch()
+        yield job(1, jobs.surroundings)
+
+    endings: list[Ending] = []
+    SlotScheduler([Slot(0)], Limits(), context, lambda *_: None, endings.append).run(source())
+    assert [ending.report.status for ending in endings] == ["finished", "finished"]
+
+
 def test_a_failed_job_is_tried_again_after_all_others(context: ForkServerContext, tmp_path: Path) -> None:
     todo = [job(0, jobs.fail_until, 3, tmp_path / "notes"), job(1, jobs.surroundings)]
     endings = run(context, todo, [Slot(0)], retries=2)
@@ -161,6 +172,12 @@ def test_output_goes_to_the_file_of_the_job(
     assert "to standard error" in (tmp_path / "0.txt").read_text()
     assert "raise ValueError" in (tmp_path / "1.txt").read_text()
     assert "standard" not in "".join(capfd.readouterr())
+
+
+def test_a_crash_beneath_python_leaves_where_it_was(context: ForkServerContext, tmp_path: Path) -> None:
+    run(context, [job(0, jobs.crash, output=tmp_path / "out.txt")])
+    assert "Segmentation fault" in (tmp_path / "out.txt").read_text()
+    assert "in crash" in (tmp_path / "out.txt").read_text()
 
 
 def test_output_of_a_second_attempt_is_appended(context: ForkServerContext, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import multiprocessing
 import time
@@ -53,6 +54,20 @@ class _Point:
     overrides: list[str]
     cfg: DictConfig
     seen: Look | None = None
+
+
+class _Return(JobReturn):
+    """What Hydra asks for a run's value; Hydra's own class writes a line before it raises a failed run's error."""
+
+    @property
+    def return_value(self) -> Any:
+        if self.status == JobStatus.FAILED:
+            raise self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
 
 
 class LocalSweep:
@@ -127,7 +142,8 @@ class LocalSweep:
         except ConfigError as error:
             raise RunError(f"Error: {error}") from error
         places = "; ".join(f"{count} on {place}" for place, count in Counter(map(str, slots)).items())
-        log.info("%d run%s, %d at a time: %s", self._total, "s" * (self._total != 1), len(slots), places)
+        log.info("%d run%s, %d at a time: %s; records go to %s; loading PyTorch, once for all",
+                 self._total, "s" * (self._total != 1), len(slots), places, seen.folder.parent)  # fmt: skip
         wanted = len(slots) * seen.run.num_threads
         if wanted > num_cores():
             log.warning(
@@ -137,6 +153,12 @@ class LocalSweep:
         return slots
 
     def _context(self, first: Job) -> ForkServerContext:
+        absent = [name for name in self._preload if not _is_module(name)]
+        if absent:
+            raise RunError(
+                f"Error: `hydra.launcher.preload` must name modules that can be imported, got {', '.join(absent)}; "
+                "use dotted names, and see that PYTHONPATH holds their folder"
+            )
         context = multiprocessing.get_context("forkserver")
         cfg = self._points[first.number].cfg
         mirror = str(OmegaConf.select(cfg, "logger._target_", default="gradhorizon.mirrors.NoMirror"))
@@ -194,7 +216,7 @@ class LocalSweep:
 
     def _say_start(self, job: Job, slot: Slot, attempt: int) -> None:
         again = f", attempt {attempt}" if attempt > 1 else ""
-        self._say(logging.INFO, job.title, f"starts on {slot}{again}: {_seen(self._points[job.number]).folder}")
+        self._say(logging.INFO, job.title, f"starts on {slot}{again}")
 
     def _take_end(self, ending: Ending) -> None:
         point = self._points[ending.job.number]
@@ -219,7 +241,7 @@ class LocalSweep:
 
     def _close(self, point: _Point, status: JobStatus, value: Any, words: str) -> None:
         task = OmegaConf.masked_copy(point.cfg, [str(key) for key in point.cfg if key != "hydra"])
-        done = JobReturn(
+        done = _Return(
             overrides=list(OmegaConf.to_container(point.cfg.hydra.overrides.task)),  # type: ignore[arg-type]
             cfg=task, hydra_cfg=OmegaConf.masked_copy(point.cfg, ["hydra"]), working_dir=str(Path.cwd()),
             task_name=JobRuntime.instance().get("name"), status=status,
@@ -255,6 +277,13 @@ def labels(job_overrides: Sequence[Sequence[str]]) -> list[str]:
     """
     shared = set.intersection(*map(set, job_overrides))
     return [" ".join(item for item in filter_overrides(own) if item not in shared) for own in job_overrides]
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # its package is not there, or it is no name at all
+        return False
 
 
 def _seen(point: _Point) -> Look:

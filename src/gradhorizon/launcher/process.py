@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -74,6 +76,7 @@ def serve(job: Job, attempt: int, slot: Slot, connection: Connection) -> None:
 
     Anything that arrives on `connection`, and its end (the launcher is gone), is a request to stop.
     """
+    gc.freeze()  # what was preloaded is never garbage; to look through it again and again would copy all its memory
     os.setsid()  # Ctrl-C is the launcher's business, and a kill takes the job's own children too
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stopping.request())
@@ -81,6 +84,7 @@ def serve(job: Job, attempt: int, slot: Slot, connection: Connection) -> None:
     threading.Thread(target=_await_request, args=(connection,), daemon=True).start()
     if job.output is not None:
         _redirect(job.output)
+        faulthandler.enable(2)  # a crash beneath Python then leaves its traceback, too
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}  {job.title}  (attempt {attempt}, {slot})", flush=True)  # noqa: T201
     report = _run(job, slot)
     with suppress(OSError):  # the launcher is gone

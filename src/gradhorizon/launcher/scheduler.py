@@ -99,7 +99,7 @@ class SlotScheduler:
         self._context = context
         self._on_start, self._on_end = on_start, on_end
         self._running: list[RunningJob] = []
-        self._held: deque[Job] = deque()  # one with their key is running
+        self._held: deque[Job] = deque()  # no slot was free, or one with their key is running
         self._again: deque[Job] = deque()
         self._attempts: Counter[int] = Counter()
         self._num_signals = self._num_heeded = 0
@@ -113,7 +113,7 @@ class SlotScheduler:
         """Run all jobs to their end, or until interrupted.
 
         Args:
-            jobs: asked for one at a time, when there is a slot for it; None where there was nothing to run.
+            jobs: asked for one at a time, at most one ahead of the slots; None where there was nothing to run.
         """
         self._source: Iterator[Job | None] | None = iter(jobs)
         with self._signals_counted():
@@ -130,7 +130,10 @@ class SlotScheduler:
 
     def _start_one(self) -> None:
         """Start at most one job, so that what runs is never left alone for long."""
-        if not self._free or self.is_interrupted:
+        if self.is_interrupted:
+            return
+        if not self._free:
+            self._prepare_one()
             return
         job = self._next_job()
         if job is None:
@@ -146,27 +149,31 @@ class SlotScheduler:
             self._free.append(slot)
             self._end(job, Report("failed", reason=f"could not be started: {error}"), attempt, 0.0)
 
+    def _prepare_one(self) -> None:
+        """Have a job at hand when a slot comes free, because to compose one takes a while."""
+        if not self._held and (job := self._asked_for()) is not None:
+            self._held.append(job)
+
     def _num_beside(self, slot: Slot) -> int:
         """Jobs on the same GPU: what is packed goes where there is most room."""
         return sum(slot.gpu is not None and running.slot.gpu == slot.gpu for running in self._running)
 
     def _next_job(self) -> Job | None:
         job = self._unblocked(self._held) or self._asked_for()
+        if job is not None and self._is_blocked(job):
+            self._held.append(job)
+            return None
         if job is None and self._source is None:
             job = self._unblocked(self._again)
         return job
 
     def _asked_for(self) -> Job | None:
-        job = None
         if self._source is not None:
             try:
-                job = next(self._source)
+                return next(self._source)
             except StopIteration:
                 self._source = None
-        if job is not None and self._is_blocked(job):
-            self._held.append(job)
-            return None
-        return job
+        return None
 
     def _unblocked(self, jobs: deque[Job]) -> Job | None:
         for job in jobs:

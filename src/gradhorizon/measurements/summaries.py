@@ -154,7 +154,9 @@ def _relative(norms: np.ndarray, reference: np.ndarray) -> np.ndarray:
         return np.where(is_usable, norms.T / np.where(is_usable, reference, 1.0), np.nan).T
 
 
-_PANDAS_DTYPES = {"string": "object", "int64": "int64", "float64": "float64", "bool": "bool"}
+_NUMPY_DTYPES = {
+    "string": np.dtype(object), "int64": np.dtype("int64"), "float64": np.dtype("float64"), "bool": np.dtype(bool),
+}  # fmt: skip
 
 
 def table_rows(table: Table, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -167,6 +169,18 @@ def table_rows(table: Table, columns: Mapping[str, Any]) -> pd.DataFrame:
     Raises:
         KeyError: a column of the table is missing.
     """
-    names = [column.name for column in table.columns]
-    frame = pd.DataFrame(dict(columns))[names]
-    return frame.astype({column.name: _PANDAS_DTYPES[column.dtype] for column in table.columns})
+    typed = {column.name: _typed(columns[column.name], _NUMPY_DTYPES[column.dtype]) for column in table.columns}
+    num_rows = max((len(values) for values in typed.values() if values.ndim), default=1)
+    # Arrays of their final types: to let pandas find out, and cast, takes longer than many a measurement.
+    filled = {name: values if values.ndim else np.full(num_rows, values.item(), values.dtype)
+              for name, values in typed.items()}  # fmt: skip
+    return pd.DataFrame(
+        {name: pd.Series(values, dtype=object) if values.dtype.hasobject else values for name, values in filled.items()}
+    )
+
+
+def _typed(values: Any, dtype: np.dtype) -> np.ndarray:
+    array = np.asarray(values, dtype if dtype.hasobject else None)
+    if array.dtype == dtype:
+        return array
+    return pd.Series(array.reshape(-1)).astype(dtype).to_numpy().reshape(array.shape)  # which refuses NaN as an integer
