@@ -163,6 +163,14 @@ def test_numbers_that_are_none_are_shown_and_do_no_harm(clock: Clock, lines: Cal
     assert "loss nan  gradient norm inf  solved 0/2" in lines()[-1]
 
 
+def test_a_gradient_norm_that_nothing_measures_is_not_shown(clock: Clock, lines: Callable[[], list[str]]) -> None:
+    display = ProgressDisplay(stream=io.StringIO(), clock=clock)
+    display.start(10)
+    clock.now_s += 30.0
+    display.update(1, 0.5, accuracy=None, gradient_norm=None, num_solved=0, num_members=2)
+    assert "loss 0.5  solved 0/2" in lines()[-1]
+
+
 def test_run_without_steps_is_complete(lines: Callable[[], list[str]]) -> None:
     ProgressDisplay(stream=io.StringIO()).start(0)
     assert lines() == ["0/0 (100 %)"]

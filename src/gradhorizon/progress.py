@@ -50,7 +50,7 @@ class Reading:
         step: optimizer steps completed.
         loss: training loss, mean over members.
         accuracy: the last validation's; None or NaN before there is one.
-        gradient_norm: norm of the unclipped gradient, of members together.
+        gradient_norm: norm of the unclipped gradient, of members together; None if nothing measures it.
         num_solved: members that solved the task.
         num_members: all members.
     """
@@ -58,7 +58,7 @@ class Reading:
     step: int
     loss: float
     accuracy: float | None
-    gradient_norm: float
+    gradient_norm: float | None
     num_solved: int
     num_members: int
 
@@ -146,7 +146,7 @@ class ProgressDisplay:
         step: int,
         loss: float,
         accuracy: float | None,
-        gradient_norm: float,
+        gradient_norm: float | None,
         num_solved: int,
         num_members: int,
     ) -> None:
@@ -156,7 +156,7 @@ class ProgressDisplay:
             step: optimizer steps completed.
             loss: training loss.
             accuracy: the last validation's; None or NaN before there is one, and not shown then.
-            gradient_norm: norm of the unclipped gradient.
+            gradient_norm: norm of the unclipped gradient; None if nothing measures it, and not shown then.
             num_solved: members that solved the task.
             num_members: all members.
         """

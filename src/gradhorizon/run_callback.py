@@ -163,12 +163,12 @@ class RunCallback(pl.Callback):
     def _show(self, step: int) -> None:
         members = list(self.module.ensemble)
         live = [member for member in members if member.is_training] or members
-        norms = [self.module.last_gradient_norms.get(member.seed, float("nan")) for member in live]
+        norms = [norm for member in live if (norm := self.module.last_gradient_norms.get(member.seed)) is not None]
         self.progress.update(
             step,
             loss=statistics.median(member.last_loss for member in live),
             accuracy=self._accuracy,
-            gradient_norm=statistics.median(norms),
+            gradient_norm=statistics.median(norms) if norms else None,
             num_solved=sum(member.solved_at is not None for member in members),
             num_members=len(members),
         )
