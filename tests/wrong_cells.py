@@ -35,6 +35,14 @@ class Mixing(LinearRecurrence):
         return (h + 0.1 * state[0].mean(dim=0),)
 
 
+class Noisy(LinearRecurrence):
+    """Noise that it draws anew at every step."""
+
+    def recur(self, projected_t: Tensor, state: State) -> State:
+        (h,) = super().recur(projected_t, state)
+        return (h + 0.1 * torch.randn_like(h),)
+
+
 class _Damp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004

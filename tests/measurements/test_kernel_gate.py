@@ -28,7 +28,7 @@ from gradhorizon.measurements.kernel_gate import (
 )
 from tests.models import MODELS, build_cell
 from tests.synthetic_cells import ClockedReader
-from tests.wrong_cells import Mixing, WrongWhereItIsMeasured
+from tests.wrong_cells import Mixing, Noisy, WrongWhereItIsMeasured
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -231,6 +231,11 @@ def test_cell_whose_samples_interact_is_refused() -> None:
         check_independent_samples(cell)
     with pytest.raises(SamplesInteractError, match="samples must not interact, got a Mixing"):
         check_independent_samples(Mixing(3, 4))
+
+
+def test_cell_that_draws_noise_is_told_so_and_not_that_its_kernel_is_wrong() -> None:
+    with pytest.raises(KernelMismatchError, match=r"`Noisy.step` must give the same numbers .* draws random ones"):
+        check_kernel(Noisy(3, 4), "cpu", torch.float64)
 
 
 def test_other_dtype_is_refused() -> None:

@@ -32,6 +32,12 @@ times that, and in 16 bits a ReLU at its kink may take the other side. A dropped
 weight is wrong by about 1. TensorFloat-32 (some 1e-3) does not pass for float32.
 """
 
+_NOISE = (
+    "`{name}.step` must give the same numbers whenever it is run, but it draws random ones (dropout or noise): no "
+    "kernel can then be checked, and no gradient measured twice; draw them outside of the cell, as inputs, or make "
+    "them a fixed function of the time step"
+)
+
 _Run = Callable[[Recurrent, Tensor, State], tuple[Tensor, State]]
 
 _FIRST_STEP = 3  # not 0, so that a clocked cell which forgets its offset is caught
@@ -59,7 +65,8 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
         training: in training mode, else in evaluation mode, as probes run.
 
     Raises:
-        KernelMismatchError: an error above `TOLERANCES`, or one that is NaN.
+        KernelMismatchError: an error above `TOLERANCES`, or one that is NaN; or the loop itself gives other numbers
+            when it is run again.
         ValueError: another dtype.
     """
     device = torch.device(device)
@@ -69,7 +76,8 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
     errors = kernel_errors(cell, device, dtype, training=training)
     for quantity, error in errors.items():
         if not error <= TOLERANCES[dtype]:
-            raise KernelMismatchError(_message(cell, device, dtype, quantity, error))
+            said = _NOISE.format(name=type(cell).__name__) if _is_random(cell, training) else None
+            raise KernelMismatchError(said or _message(cell, device, dtype, quantity, error))
     if errors:
         _passed.add(key)
 
@@ -189,6 +197,15 @@ def _quantities(cell: Recurrent, draws: dict[str, Tensor], run: _Run) -> dict[st
     ]
     final = {f"final_state/{name}": part.detach() for name, part in zip(components, final_state, strict=True)}
     return {"outputs": outputs.detach(), **final, **dict(zip(names, gradients, strict=True))}
+
+
+def _is_random(cell: Recurrent, training: bool) -> bool:
+    """Whether the loop over `step` gives other numbers when it is run again."""
+    with _nothing_else_changed(torch.device("cpu")):
+        loop = copy.deepcopy(cell).to(device="cpu", dtype=torch.float64).train(training)
+        draws = _draws(cell, torch.float64, input_len=2, batch_size=2)
+        first, second = (_quantities(loop, draws, _run_steps) for _ in range(2))
+    return not all(torch.equal(first[name], second[name]) for name in first)
 
 
 def _run_segment(cell: Recurrent, x: Tensor, state: State) -> tuple[Tensor, State]:
