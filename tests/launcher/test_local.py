@@ -114,7 +114,7 @@ def test_wrong_points_are_all_said_and_start_no_process(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "#0 batch_size=0: FAILED: `batch_size` must be at least 1, got 0" in result.stderr
     assert "2 of 2 runs failed:\n  #0 batch_size=0: `batch_size` must" in result.stderr
-    assert result.stderr.endswith("Error: 2 of 2 runs failed, as listed above\n")
+    assert "Error: 2 of 2 runs failed, as listed above\n" in result.stderr
     assert "Error executing job" not in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists()
