@@ -277,12 +277,14 @@ def test_a_full_disk_leaves_no_claim(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_full_disk_does_not_keep_a_member_from_the_next_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, members_locked(folder, [0]):
         patch.setattr(Path, "write_text", full)
     assert names(folder) == [".owner-000001.json"]
+    assert not list(folder.glob("seed-0/.*.tmp"))
     lock(folder)
 
 

@@ -113,6 +113,21 @@ def test_rows_with_a_column_too_few_or_too_many_are_refused(tmp_path: Path) -> N
         records.commit(1)
 
 
+def test_every_row_keeps_its_own_step_and_phase_whatever_its_index(tmp_path: Path) -> None:
+    records = MemberRecords(tmp_path, LEAD)
+    three = pd.concat([rows(value) for value in (1.0, 2.0, 3.0)])
+    assert three.index.tolist() == [0, 0, 0]
+    for step, phase in ((0, "init"), (5, "train"), (7, "train")):
+        records.append(METRICS, three, step, phase)
+    records.commit(7)
+    table = read_member_table(tmp_path, "metrics")
+    assert table is not None
+    assert table["step"].tolist() == [0] * 3 + [5] * 3 + [7] * 3
+    assert table["phase"].tolist() == ["init"] * 3 + ["train"] * 6
+    assert table["value"].tolist() == [1.0, 2.0, 3.0] * 3
+    assert {name: table[name].unique().tolist() for name in LEAD} == {name: [value] for name, value in LEAD.items()}
+
+
 def test_non_finite_values_survive_the_round_trip(tmp_path: Path) -> None:
     records = MemberRecords(tmp_path, LEAD)
     for value in (np.inf, -np.inf, np.nan, 0.0, 5e-324):

@@ -372,7 +372,8 @@ def test_a_commit_other_than_the_recorded_one_is_said(
     member["launch"]["commit"] = "0123456789ab"
     path.write_text(json.dumps(member))
     run(tmp_path)
-    assert "another commit (0123456789ab" in caplog.text
+    run(tmp_path)
+    assert caplog.text.count("another commit (0123456789ab") == 1  # however many runs of a sweep it concerns
 
 
 @pytest.mark.parametrize(
@@ -439,3 +440,10 @@ def test_float64_training_runs(tmp_path: Path) -> None:
 def test_bf16_training_runs(tmp_path: Path) -> None:
     folder = run(tmp_path, "precision=bf16-mixed", "num_seeds=1", "num_steps=5")
     assert read_runs([folder]).members["status"].tolist() == ["finished"]
+
+
+def test_no_gradient_norm_is_shown_where_nothing_measures_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    run(tmp_path, "~measurement.parameter_gradients", "trainer.progress_every_s=1e-9")
+    assert "solved 0/2" in caplog.text
+    assert "gradient norm" not in caplog.text

@@ -107,3 +107,15 @@ def test_no_rows_keep_the_types_of_their_columns() -> None:
         "x", "", (Column("a", "int64", "", ""), Column("b", "float64", "", ""), Column("c", "string", "", ""))
     )
     assert table_rows(table, {"a": [], "b": [], "c": []}).dtypes.astype(str).tolist() == ["int64", "float64", "object"]
+
+
+def test_rows_have_the_types_of_their_columns_whatever_they_were_given_as() -> None:
+    columns = (Column("a", "int64", "", ""), Column("b", "float64", "", ""), Column("c", "string", "", ""))
+    frame = table_rows(Table("x", "", columns), {"a": [1.0, 2.0], "b": 3, "c": "each", "unwanted": [0, 0]})
+    assert frame.dtypes.astype(str).to_dict() == {"a": "int64", "b": "float64", "c": "object"}
+    assert frame.to_numpy().tolist() == [[1, 3.0, "each"], [2, 3.0, "each"]]
+
+
+def test_nan_is_no_integer() -> None:
+    with pytest.raises(ValueError, match="NA or inf"):
+        table_rows(Table("x", "", (Column("a", "int64", "", ""),)), {"a": [1.0, np.nan]})

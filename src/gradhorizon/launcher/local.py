@@ -61,12 +61,14 @@ class _Return(JobReturn):
 
     @property
     def return_value(self) -> Any:
+        """What the run returned, or its error raised."""
         if self.status == JobStatus.FAILED:
             raise self._return_value
         return self._return_value
 
     @return_value.setter
     def return_value(self, value: Any) -> None:
+        """Keep what it returned, or its error."""
         self._return_value = value
 
 
