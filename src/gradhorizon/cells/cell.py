@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 State = tuple[Tensor, ...]
 Projected = Any  # a tensor, or a (nested) tuple of tensors, each with the steps on dimension 1
@@ -108,10 +108,8 @@ class Recurrent(Layer):
         self, x: Float[Tensor, "B N D"], state: State, first_step: int = 0
     ) -> tuple[Float[Tensor, "B N H"], State]:
         """Outputs (B, N, H) of many steps, and the state after the last one."""
-        projected = self.project(x, first_step)
         outputs = []
-        for step in range(x.shape[1]):
-            projected_t = select_step(projected, step)
+        for projected_t in split_steps(self.project(x, first_step), x.shape[1]):
             state = self.recur(projected_t, state)
             outputs.append(self.output(projected_t, state))
         return torch.stack(outputs, dim=1), state
@@ -128,3 +126,14 @@ Initialization = Callable[[Any], None]
 def select_step(projected: Projected, step: int) -> Projected:
     """What `Recurrent.project` returned, at one of its steps: shapes (B, …)."""
     return tree_map(lambda tensor: tensor[:, step], projected)
+
+
+def split_steps(projected: Projected, num_steps: int) -> list[Projected]:
+    """What `Recurrent.project` returned, step by step: `num_steps` times shapes (B, …).
+
+    The backward pass of ``tensor[:, t]`` fills a tensor of all N steps for every single one; that of ``unbind`` fills
+    one for all of them, with the same bits.
+    """
+    tensors, structure = tree_flatten(projected)
+    columns = [tensor.unbind(1) for tensor in tensors]
+    return [tree_unflatten([column[step] for column in columns], structure) for step in range(num_steps)]
