@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import harness, instrument, long_sequence, probe, throughput, unroll
+from benchmarks import harness, instrument, long_sequence, loop, probe, throughput, unroll
 from benchmarks.table import command_line, markdown, surroundings
 
 BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
     "unroll": unroll.measure,
+    "loop": loop.measure,
     "probe": probe.measure,
     "instrument": instrument.measure,
     "harness": harness.measure,

@@ -6,18 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradhorizon.cells.cell import Recurrent, State, select_step, split_steps
+from benchmarks.loop import segment_by_index
+from gradhorizon.cells.cell import Recurrent, split_steps
 from tests.models import MODELS, build_cell, random_state
-
-
-def _by_index(cell: Recurrent, x: Tensor, state: State) -> Tensor:
-    projected = cell.project(x)
-    outputs = []
-    for step in range(x.shape[1]):
-        projected_t = select_step(projected, step)
-        state = cell.recur(projected_t, state)
-        outputs.append(cell.output(projected_t, state))
-    return torch.stack(outputs, dim=1)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -27,7 +18,7 @@ def test_steps_split_at_once_give_the_bits_of_steps_taken_by_index(name: str) ->
     x, state = torch.randn(3, 20, 3, requires_grad=True), random_state(cell, 3)
     wanted = [x, *state, *cell.parameters()]
     found = Recurrent.segment(cell, x, state)[0]
-    expected = _by_index(cell, x, state)
+    expected = segment_by_index(cell, x, state)[0]
     cotangent = torch.randn_like(expected)
     assert torch.equal(found, expected)
     gradients = (
