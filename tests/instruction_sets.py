@@ -1,7 +1,7 @@
 """The numerical tests as lesser processors would run them: `make test-isa`.
 
-PyTorch, MKL and oneDNN choose their kernels by the instructions that a processor has; switches limit the choice. The
-best set is what `make test` runs, and one that the processor lacks would end it, so the lesser ones are left.
+PyTorch, MKL, oneDNN and NumPy choose their kernels by the instructions that a processor has; switches limit the choice.
+The best set is what `make test` runs, and one that the processor lacks would end it, so the lesser ones are left.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 SWITCHES = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
@@ -22,6 +23,7 @@ SETS = {
 """PyTorch's name of a set, the least first -> values of `SWITCHES`."""
 
 NUMERICAL = (
+    "tests/analysis",
     "tests/cells",
     "tests/measurements",
     "tests/theory",
@@ -39,6 +41,13 @@ def lesser_sets(best: str) -> Iterator[str]:
         if name == best:
             return
         yield name
+
+
+def switches(name: str) -> dict[str, str]:
+    """Environment variables that leave PyTorch, MKL, oneDNN and NumPy no better set."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]  # type: ignore[index]
+    better = [own for own in found if name == "DEFAULT" or own.startswith(("AVX512", "X86_V4"))]
+    return {**dict(zip(SWITCHES, SETS[name], strict=True)), "NPY_DISABLE_CPU_FEATURES": " ".join(better)}
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
 def _fails(name: str, arguments: list[str]) -> bool:
     print(f"--- {name}", flush=True)  # noqa: T201
-    environment = {**os.environ, **dict(zip(SWITCHES, SETS[name], strict=True))}
+    environment = {**os.environ, **switches(name)}
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *arguments, *NUMERICAL]
     return subprocess.run(command, env=environment, check=False).returncode != 0
 

@@ -39,7 +39,14 @@ def test_tests_run_under_the_set_and_their_failure_is_seen(
 ) -> None:
     path, settings = tmp_path / "test_set.py", tmp_path / "pytest.ini"
     settings.write_text("[pytest]\n")
-    path.write_text(f"import torch\ndef test_set(): assert torch.backends.cpu.get_cpu_capability() == '{claimed}'\n")
+    path.write_text(f"""
+import numpy as np
+import torch
+
+def test_set():
+    assert torch.backends.cpu.get_cpu_capability() == "{claimed}"
+    assert not np.show_config(mode="dicts")["SIMD Extensions"].get("found")
+""")
     monkeypatch.setattr(instruction_sets, "NUMERICAL", (str(path),))
     assert instruction_sets._fails("DEFAULT", ["-c", str(settings)]) == is_failure
 
