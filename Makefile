@@ -8,6 +8,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
+CONSTRAINTS := constraints.txt
 RUN := $(VENV)/bin/python
 RUNTIME := $(VENV)/installed-runtime
 DEV := $(VENV)/installed-dev
@@ -18,7 +20,7 @@ TRAIN := $(VENV)/bin/gradhorizon
 ANALYSE := $(RUN) -m analysis.figures
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 PYTHON_CHECK := import sys; sys.version_info >= (3, 11) or sys.exit(1)
 
 .PHONY: help
@@ -45,6 +47,14 @@ test: $(DEV) ## run the tests that take seconds
 test-all: $(DEV) ## run all tests, those that take minutes too
 	@$(RUN) -m pytest -q $(PYTEST_ARGS)
 
+.PHONY: test-isa
+test-isa: $(DEV) ## run the numerical tests again under each lesser instruction set (AVX2, SSE) of this processor
+	@$(RUN) -m tests.instruction_sets $(PYTEST_ARGS)
+
+.PHONY: test-lowest
+test-lowest: ## run the tests that take seconds with the lowest versions that pyproject.toml allows
+	@$(MAKE) --no-print-directory test VENV=$(LOWEST) CONSTRAINTS=$(LOWEST)/constraints.txt
+
 .PHONY: lint
 lint: $(DEV) ## check style, formatting and types
 	@echo "==> ruff check" && $(RUN) -m ruff check --quiet .
@@ -65,8 +75,8 @@ survival: $(DEV) ## disturb whole sweeps ROUNDS times (default: 10) and compare 
 	@$(RUN) -m tests.survival --rounds $(or $(ROUNDS),10)
 
 .PHONY: clean
-clean: ## remove .venv and caches; recorded runs are kept
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove both environments and caches; recorded runs are kept
+	@rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -type d -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 $(RUN):
@@ -77,12 +87,15 @@ $(RUN):
 	@echo "==> Creating $(VENV) with $$("$(PYTHON)" --version 2>&1)"
 	@"$(PYTHON)" -m venv $(VENV)
 
-$(RUNTIME): pyproject.toml constraints.txt | $(RUN)
+$(LOWEST)/constraints.txt: pyproject.toml tests/lowest.py | $(RUN)
+	@$(RUN) tests/lowest.py > $@
+
+$(RUNTIME): pyproject.toml $(CONSTRAINTS) | $(RUN)
 	@echo "==> Installing gradhorizon and its pinned dependencies into $(VENV) (a minute or two)"
 	@$(INSTALL) -e .
 	@touch $@
 
-$(DEV): pyproject.toml constraints.txt | $(RUN)
+$(DEV): pyproject.toml $(CONSTRAINTS) | $(RUN)
 	@echo "==> Installing gradhorizon, its pinned dependencies and the development tools into $(VENV) (a minute or two)"
 	@$(INSTALL) -e '.[dev]'
 	@touch $(RUNTIME) $@

@@ -152,7 +152,7 @@ def test_the_owners_process_is_dead_while_it_is_a_zombie() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert process_start(child.pid) is not None
     child.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while process_start(child.pid) is not None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process_start(child.pid) is None
@@ -224,7 +224,7 @@ def test_an_owner_gives_signs_of_life(folder: Path, monkeypatch: pytest.MonkeyPa
     with members_locked(folder, [0]):
         path = latest_claim(folder / "seed-0").path  # type: ignore[union-attr]
         os.utime(path, (1.0, 1.0))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while path.stat().st_mtime == 1.0 and time.monotonic() < deadline:
             time.sleep(0.005)
         assert path.stat().st_mtime > 1.0

@@ -17,12 +17,25 @@ from gradhorizon.measurements.kernel_gate import check_kernel
 from gradhorizon.measurements.lyapunov_exponents import finite_time_exponents
 from gradhorizon.measurements.one_step_jacobians import StepJacobians
 from gradhorizon.unroll import unroll
+from tests.conditioning import recurrence_errors
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 
 def _matrices(cell: GaussianProduct, num_steps: int, first_step: int = 0) -> Tensor:
     return cell.project(torch.zeros(1, num_steps, cell.input_size), first_step)[1][0]
+
+
+def _assert_as_near_as_rounding_leaves_it(found: Tensor, expected: Tensor, errors: np.ndarray) -> None:
+    assert (np.abs((found - expected).numpy(force=True)) <= errors).all()
+
+
+def _errors(cell: GaussianProduct, x: Tensor, state: Tensor) -> np.ndarray:
+    """Of the last state, sample by sample."""
+    matrices, num_terms = _matrices(cell, x.shape[1]).numpy(), cell.hidden_size + cell.input_size
+    additions = (x.abs() @ cell.weight_ih.abs().T).numpy()
+    samples = zip(additions, state.numpy(), strict=True)
+    return np.stack([recurrence_errors(matrices, added, initial, num_terms) for added, initial in samples])
 
 
 def _loop(cell: GaussianProduct, x: Tensor, state: State) -> Tensor:
@@ -49,7 +62,8 @@ def test_entries_are_independent_normal_numbers_of_the_given_deviation(deviation
 def test_state_follows_the_equation_entry_by_entry() -> None:
     cell = GaussianProduct(2, 3)
     x, state = torch.randn(2, 9, 2), (torch.randn(2, 3),)
-    torch.testing.assert_close(cell.segment(x, state)[1][0], _loop(cell, x, state), rtol=1e-12, atol=0)
+    found, expected = cell.segment(x, state)[1][0], _loop(cell, x, state)
+    _assert_as_near_as_rounding_leaves_it(found, expected, _errors(cell, x, state[0]))
 
 
 def test_gradient_is_the_product_of_the_matrices_in_reverse() -> None:
@@ -58,16 +72,20 @@ def test_gradient_is_the_product_of_the_matrices_in_reverse() -> None:
     weights = torch.randn(4)
     (found,) = torch.autograd.grad(trajectory.outputs[0, 0] @ weights, trajectory.states[0][0])
     expected = weights
-    for matrix in reversed(_matrices(cell, 12)[5:]):
-        expected = matrix.T @ expected
-    torch.testing.assert_close(found[0], expected, rtol=1e-12, atol=0)
+    transposed = _matrices(cell, 12)[5:].flip(0).mT
+    for matrix in transposed:
+        expected = matrix @ expected
+    errors = recurrence_errors(transposed.numpy(), np.zeros((7, 4)), weights.numpy(), num_terms=4)
+    _assert_as_near_as_rounding_leaves_it(found[0], expected, errors)
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (3, 4, 11)])
 def test_matrices_do_not_depend_on_the_segments(cuts: tuple[int, ...]) -> None:
-    cell = GaussianProduct(2, 4)
-    x = torch.randn(2, 20, 2)
-    assert torch.equal(unroll(cell, x, cuts=cuts).final_state[0], unroll(cell, x).final_state[0])
+    cell, x = GaussianProduct(2, 4), torch.randn(2, 20, 2)
+    found, expected = (unroll(cell, x, cuts=own).final_state[0] for own in (cuts, ()))
+    _assert_as_near_as_rounding_leaves_it(found, expected, _errors(cell, x, torch.zeros(2, 4)))
+    segments = zip((0, *cuts), (*cuts, 20), strict=True)
+    assert torch.equal(torch.cat([_matrices(cell, end - start, start) for start, end in segments]), _matrices(cell, 20))
 
 
 def test_every_step_has_a_matrix_of_its_own_that_the_clock_alone_decides() -> None:

@@ -74,7 +74,7 @@ def check_slow_twin(network: Network, num_exponents: int | None = None) -> None:
         transient_steps=transient_steps,
         num_trajectories=num_trajectories,
     )
-    check_equal(found, slow_table(jacobians, num_exponents, transient_steps))
+    check_equal(found, *slow_table(jacobians, num_exponents, transient_steps))
 
 
 @pytest.mark.oracle("slow twin: exact Jacobians of one trajectory and step, multiplied out, of a network in chaos")

@@ -60,15 +60,15 @@ def medians(probe: Probe, num_exponents: int | None = None, **options: Any) -> n
 @cache
 def measured_and_expected(
     name: str, num_exponents: int | None, num_samples: int, transient_steps: int
-) -> tuple[Probe, pd.DataFrame]:
+) -> tuple[Probe, pd.DataFrame, pd.DataFrame]:
     torch.manual_seed(1)
     probe = random_probe(TWINS[name]().double(), 6)
-    return probe, slow_table(jacobians_along_inputs(probe, num_samples), num_exponents, transient_steps)
+    return probe, *slow_table(jacobians_along_inputs(probe, num_samples), num_exponents, transient_steps)
 
 
 def check_slow_twin(name: str, num_exponents: int | None, num_samples: int = 3, transient_steps: int = 2) -> None:
-    probe, expected = measured_and_expected(name, num_exponents, num_samples, transient_steps)
-    check_equal(read(probe, num_exponents, num_samples=num_samples, transient_steps=transient_steps), expected)
+    probe, *expected = measured_and_expected(name, num_exponents, num_samples, transient_steps)
+    check_equal(read(probe, num_exponents, num_samples=num_samples, transient_steps=transient_steps), *expected)
 
 
 @pytest.mark.oracle("slow twin: exact Jacobians of one sample and step, multiplied out, from two random frames")
@@ -254,8 +254,7 @@ def test_state_of_one_unit_has_the_mean_logarithm_of_its_derivative() -> None:
 @pytest.mark.parametrize("num_exponents", [None, 2])
 def test_single_step_equals_the_slow_twin(num_exponents: int | None) -> None:
     probe = random_probe(NETWORKS["bidirectional"]().double(), 1)
-    expected = slow_table(jacobians_along_inputs(probe, 4), num_exponents, 0)
-    check_equal(read(probe, num_exponents), expected)
+    check_equal(read(probe, num_exponents), *slow_table(jacobians_along_inputs(probe, 4), num_exponents, 0))
 
 
 def test_henon_map_has_its_known_exponents_and_dimension() -> None:

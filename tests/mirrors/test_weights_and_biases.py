@@ -43,7 +43,7 @@ def offline_files(folder: Path) -> list[Path]:
 def read_back(folder: Path) -> OfflineRun:
     """The folder's only run, once wandb's own process has written its end, a few milliseconds after `finish`."""
     (file,) = offline_files(folder)
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while (run := read_offline_run(file)).exit_code is None and time.monotonic() < deadline:
         time.sleep(0.002)
     return run
