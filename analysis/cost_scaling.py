@@ -105,7 +105,7 @@ def exponent(fed: Float[np.ndarray, " L"], values: Float[np.ndarray, " L"]) -> f
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """Exponents per model, task, length, program and quantity.
 
-    Columns: `CURVE`; num_seeds; exponent (median over seeds), exponent_low, exponent_high (bootstrap interval, NaN
+    Columns: `CURVE`; num_seeds; exponent (median over seeds), exponent_low, exponent_high (`growth.median_interval`, NaN
     where it is not estimable), exponent_least, exponent_greatest (of the seeds); at_full_length (seconds or MiB at the
     longest length, median over seeds); fed_from, fed_to (steps).
     """

@@ -78,11 +78,16 @@ def history(tmp_path: Path) -> Rows:
 
 
 def test_summary_holds_the_horizon_of_members_and_median(history: Rows) -> None:
-    found = {
-        name: (history.summary[f"{HORIZON_KEY}_init/{name}"], history.summary[f"{HORIZON_KEY}_init/{name}_is_beyond"])
-        for name in ("seed_0", "seed_1", "seed_2", "median")
-    }
-    assert found == {"seed_0": (2, False), "seed_1": (2, False), "seed_2": (3, True), "median": (2, False)}
+    measured = {name: history.summary[f"{HORIZON_KEY}_init/{name}"] for name in ("seed_0", "seed_1", "median")}
+    assert measured == {"seed_0": 2, "seed_1": 2, "median": 2}
+    assert not any(history.summary[f"{HORIZON_KEY}_init/{name}_is_beyond"] for name in measured)
+    assert not any(f"{HORIZON_KEY}_init/{name}_beyond" in history.summary for name in measured)
+
+
+def test_censored_horizon_is_no_number_of_steps_but_what_it_lies_beyond(history: Rows) -> None:
+    key = f"{HORIZON_KEY}_init/seed_2"
+    assert (history.summary[f"{key}_is_beyond"], history.summary[f"{key}_beyond"]) == (True, 3)
+    assert key not in history.summary
 
 
 def test_range_of_the_members_is_logged_over_lag(history: Rows) -> None:
