@@ -13,8 +13,7 @@ autocovariance :math:`c_1`, to which white noise adds nothing on average,
 .. math:: m = \sqrt{c_1} \,/\, \lvert \text{change of the line} \rvert, \qquad
     c_1 = \frac{1}{L-1} \sum_i r_i r_{i+1}, \qquad \rho_1 = c_1 / \overline{r^2}
 
-An exponential down to a floor, two slopes and a stretched exponential have m from 4 to 17 %, with ρ₁ from 0.6 up.
-
+An exponential down to a floor, two slopes and a stretched exponential have m from 4 to 17 % and ρ₁ from 0.6 up.
 Notation: τ lag in steps, g relative gradient norm (1 at lag 0), λ growth rate, α exponent, M seeds, L lags.
 """
 
@@ -61,12 +60,11 @@ class LawFit:
         exponent: α, dimensionless.
         evidence: nats per lag, positive for exponential: ln(scatter about the power law / about the exponential).
         change: of the better line over the span, nats.
-        drop: of the profile from its first fitted lag to the last, nats.
+        drop: change of the profile itself, from its first fitted lag to the last, nats.
         scatter: residual standard deviation about the better line, nats.
         structure: of the residuals about the better line, √c₁ with the sign of c₁, nats.
         autocorrelation: ρ₁ of these residuals, dimensionless.
-        num_lags: lags fitted.
-        span_ratio: longest of them over the shortest.
+        span_ratio: longest lag fitted over the shortest.
     """
 
     rate: float
@@ -77,7 +75,6 @@ class LawFit:
     scatter: float
     structure: float
     autocorrelation: float
-    num_lags: int
     span_ratio: float
 
 
@@ -88,14 +85,10 @@ class DecayLaw:
     Attributes:
         law: ``exponential``, ``power law``, ``neither`` or ``undecided``.
         reason: why it is undecided or neither; empty otherwise.
-        misfit: m, structured misfit of the better line as a share of its change; negative without structure, NaN where
-            nothing could be fitted.
-        rate: λ, nats per step.
-        rate_interval: over seeds.
-        exponent: α, dimensionless.
-        exponent_interval: over seeds.
-        evidence: nats per lag, positive for exponential.
-        evidence_interval: over seeds.
+        misfit: m, of the better line; negative where neighbours disagree, NaN where nothing could be fitted.
+        rate, rate_interval: λ, nats per step.
+        exponent, exponent_interval: α, dimensionless.
+        evidence, evidence_interval: nats per lag, positive for exponential.
         num_excluded: zeros, infinities and NaN at lags ≥ 1, over all seeds: they have no place on a logarithm.
     """
 
@@ -119,9 +112,8 @@ def decay_law(lags: Lags, profiles: Float[np.ndarray, "M L"]) -> DecayLaw:
     the better line leaves over is unstructured or small; the interval of the evidence lies beyond ±`MIN_EVIDENCE`; and
     the scatter is at most `MAX_SCATTER` of the change. The profile follows neither law if all holds up to a structured
     misfit above `MAX_MISFIT`, with an autocorrelation above `MIN_AUTOCORRELATION`, in the median over seeds.
-    Everything else is undecided, with the first reason that applies.
-
-    The preference is one of two lines over the lags that were measured: a power law that ends beyond them looks whole.
+    Everything else is undecided, with the first reason that applies. All of this is said of the lags that were
+    measured: a power law that ends beyond them looks whole.
 
     Args:
         lags: ascending, shape (L,).
@@ -223,7 +215,6 @@ def fit_laws(lags: Lags, relative_norms: Norms) -> LawFit | None:
         scatter=better.scatter,
         structure=math.copysign(math.sqrt(abs(covariance)), covariance),
         autocorrelation=covariance / better.scatter**2,
-        num_lags=len(tau),
         span_ratio=float(tau[-1] / tau[0]),
     )
 
@@ -281,7 +272,7 @@ def _unusable(lags: Lags, profiles: Float[np.ndarray, "M L"], num_fitted: int) -
 
 
 def _over_seeds(fits: list[LawFit], of: Callable[[LawFit], float]) -> float:
-    return _median(np.array([of(fitted) for fitted in fits]))
+    return _median(np.array([*map(of, fits)]))
 
 
 def _share(nats: float, fitted: LawFit) -> float:

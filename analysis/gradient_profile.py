@@ -65,8 +65,8 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     """Profile per model, task, length and stage.
 
     Columns: series, task, seq_len, input_len, model, has_two_ends, stage, lag (steps), median, low, high (relative
-    norm, dimensionless), num_seeds, expected (theory at init, NaN elsewhere), assumption, color, marker. The band is the
-    range of the seeds if there are fewer than `MIN_SEEDS`, their quartiles otherwise.
+    norm, dimensionless), num_seeds, expected (theory at init, NaN elsewhere), assumption, color, marker. The band is
+    the range of the seeds if there are fewer than `MIN_SEEDS`, their quartiles otherwise.
     """
     profiles = seed_profiles(cohort)
     keys = [*CELL, "model", "has_two_ends", "stage"]

@@ -48,9 +48,9 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
 
     Columns: series, task, seq_len, input_len, has_two_ends (lags are distances to the nearest read end), stage,
     num_seeds, span (longest lag, steps); rate, rate_low, rate_high (nats per step; median of the seeds and its
-    interval, or their range); horizon, horizon_low, horizon_high (steps; of the median profile, and the interval of the seeds'
-    median or their range), each with ``…_is_censored``; has_interval (`growth.median_interval`, otherwise range),
-    coverage (of the interval, dimensionless; NaN for a range); stable_rate (nats per step); verdict; tendency;
+    interval, or their range); horizon, horizon_low, horizon_high (steps; of the median profile, and the interval of
+    the seeds' median or their range), each with ``…_is_censored``; has_interval (`growth.median_interval`, otherwise
+    range), coverage (of the interval, dimensionless; NaN for a range); stable_rate (nats per step); verdict; tendency;
     num_zero_lags; color, marker; and those of `analysis.decay_law.columns`.
     """
     keys = [*CELL, "has_two_ends", "stage"]
