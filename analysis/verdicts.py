@@ -136,10 +136,14 @@ def spoken_law(row: dict[str, Any], stage: str) -> str:
     law = _text(row[f"decay_law_{stage}"])
     if law in (decay_law.UNDECIDED, decay_law.NEITHER):
         return f"{law}: {row[f'decay_reason_{stage}']}{'; see its profile' if law == decay_law.NEITHER else ''}"
-    alpha, low, high = (row[f"power_law_exponent{end}_{stage}"] for end in ("", "_low", "_high"))
-    covered = growth.spoken_coverage([row[f"num_seeds_{stage}"]])
-    exponent = f", α = {alpha:.2f} ({low:.2f} to {high:.2f}, {covered})" if law == decay_law.POWER_LAW else ""
+    exponent = _spoken_exponent(row, stage) if law == decay_law.POWER_LAW else ""
     return law if law == "–" else f"{law}{exponent}, by {abs(row[f'decay_evidence_{stage}']):.1f} nats/lag"
+
+
+def _spoken_exponent(row: dict[str, Any], stage: str) -> str:
+    alpha, low, high = (row[f"power_law_exponent{end}_{stage}"] for end in ("", "_low", "_high"))
+    covered = growth.spoken_coverage([int(row[f"num_seeds_{stage}"])])
+    return f", α = {alpha:.2f} ({low:.2f} to {high:.2f}, {covered})"
 
 
 def spoken_steps(row: dict[str, Any]) -> str:

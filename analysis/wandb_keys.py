@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class Wanted:
         return self.key in (logged.summary if self.section == "summary" else logged.config)
 
 
+@lru_cache(maxsize=1)
 def logged_keys(cohort: Cohort) -> dict[Name, Logged]:
     """(experiment, run) -> the keys that its W&B run holds, as the mirror derives them from the records."""
     groups = cohort.members.groupby(RUN, sort=True)

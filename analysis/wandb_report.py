@@ -44,10 +44,10 @@ _SECTIONS = (
     ),
     (
         "Reach against sequence length",
-        "Logarithmic axes. A run that stands at its longest lag reaches farther: its summary says _is_beyond.",
+        "Logarithmic axes. A horizon beyond the longest lag is censored: it has no point among those measured.",
         scaling_grids,
     ),
-    ("Training", "Median over the members of a run; a solved member keeps its last values.", curve_grids),
+    ("Training", "Median, smallest and largest member of a run; a solved member keeps its last values.", curve_grids),
 )
 
 
