@@ -289,7 +289,7 @@ def _flat(fits: list[LawFit]) -> str:
 def _misfitting(fits: list[LawFit], misfit: float) -> str:
     if not misfit > MAX_MISFIT or _over_seeds(fits, lambda fitted: fitted.autocorrelation) < MIN_AUTOCORRELATION:
         return ""
-    return f"{100 * misfit:.0f} % of the change is left over, with structure"
+    return f"structured misfit of {100 * misfit:.0f} %"
 
 
 def _unclear(fits: list[LawFit], evidence: Interval | None) -> str:

@@ -172,7 +172,7 @@ def draw(table: pd.DataFrame, footnote: str) -> Figure:
             limit(in_row, axes[row, column])
         axes[row, 0].set_ylabel(r"relative gradient $g(\tau)$ [–]")
     for ax in axes[-1]:
-        ax.set_xlabel(lag_label(table, r"lag $\tau$"))
+        ax.set_xlabel(lag_label(table, r"lag $\tau$"), fontsize=7 if table["has_two_ends"].any() else None)
     title = f"How far back the gradient reaches · {table['task'].iloc[0]}"
     appearance.finish(
         figure, title, [appearance.series_handles(table), _handles(table)], f"{_legend(table)} {footnote}"
@@ -189,7 +189,7 @@ def lag_label(table: pd.DataFrame, lag: str) -> str:
     """
     if not table["has_two_ends"].any():
         return f"{lag} [steps]"
-    return f"{NAME} [steps]" if table["has_two_ends"].all() else f"{lag}; bidirectional: {NAME} [steps]"
+    return f"{NAME} [steps]" if table["has_two_ends"].all() else f"{lag} or {NAME} [steps]"
 
 
 def _draw_panel(panel: pd.DataFrame, ax: Axes, title: str) -> None:

@@ -136,7 +136,7 @@ def _set_apart(series: pd.Series, rows: pd.DataFrame) -> pd.Series:
 
 
 def _per_length(rows: pd.DataFrame) -> pd.DataFrame:
-    whole = rows.drop_duplicates("seq_len").sort_values("seq_len")
+    whole = rows.sort_values(["seq_len", "stable_rate"]).drop_duplicates("seq_len")
     ends = [whole.assign(at=whole["seq_len"] * factor) for factor in (0.8, 1.0, 1.25)]
     return pd.concat([ends[0].head(1), ends[1], ends[2].tail(1)])
 

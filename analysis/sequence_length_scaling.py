@@ -27,6 +27,10 @@ from analysis.growth import MIN_SEEDS
 from analysis.stages import STAGES
 
 QUANTITIES = ("rate", "horizon")
+_FOLDED = (
+    " Bidirectional networks: distance to the nearest read end, at most half as long, so that their stable rates are "
+    "twice the shaded ones."
+)
 _MARKS = (
     Patch(color="#eef2ff", label="stable: factor below 10"),
     Line2D([], [], color=appearance.INK, linestyle="--", linewidth=0.8, label="horizon = N"),
@@ -186,7 +190,7 @@ def _scale_x(ax: Axes, table: pd.DataFrame) -> None:
 def _scale_rate(ax: Axes, table: pd.DataFrame) -> None:
     linear = 10 ** np.floor(np.log10(table["stable_rate"].min())) if table["stable_rate"].notna().any() else 0.01
     ax.set_yscale("symlog", linthresh=linear, linscale=0.6)
-    stable = table.drop_duplicates("seq_len").sort_values("seq_len")
+    stable = table.sort_values(["seq_len", "stable_rate"]).drop_duplicates("seq_len")
     edges = np.array([stable["seq_len"].iloc[0] / 2, *stable["seq_len"], stable["seq_len"].iloc[-1] * 2], dtype=float)
     half = stable["stable_rate"].to_numpy()[[0, *range(len(stable)), -1]]
     ax.fill_between(edges, -half, half, color="#eef2ff", linewidth=0, zorder=0)
@@ -222,7 +226,7 @@ def _legend(table: pd.DataFrame) -> str:
         else ""
     )
     beyond = " Hollow: the point itself is censored." if table["horizon_is_censored"].any() else ""
-    folded = " Bidirectional networks: distance to the nearest read end." if table["has_two_ends"].any() else ""
+    folded = _FOLDED if table["has_two_ends"].any() else ""
     cut = " Marks on the lower edge: rate −∞, cut off by exact zeros." if np.isneginf(table["rate"]).any() else ""
     return (
         f"Point: median over seeds ({seeds}) of the growth rate of the relative input gradient, and horizon of the "

@@ -193,7 +193,7 @@ def _lag_title(members: pd.DataFrame) -> str:
     two_ends = [is_bidirectional(configuration(Path(folder).parent)) for folder in folders]
     if all(two_ends):
         return f"{NAME} [steps]"
-    return f"lag τ = t* − t{f'; bidirectional: {NAME}' if any(two_ends) else ''} [steps]"
+    return f"lag τ = t* − t{f' or {NAME}' if any(two_ends) else ''} [steps]"
 
 
 def _profiled(cohort: Cohort) -> pd.DataFrame:

@@ -120,7 +120,7 @@ def test_profile_that_bends_follows_neither_law(name: str, num_lags: int, scale:
     lags = np.arange(num_lags)
     found = decay_law(lags, noisy(NEITHER[name](lags), scale))
     assert found.law == "neither"
-    assert found.reason.endswith("% of the change is left over, with structure")
+    assert found.reason == f"structured misfit of {100 * found.misfit:.0f} %"
     assert MAX_MISFIT < found.misfit < 0.2
 
 

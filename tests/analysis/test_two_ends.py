@@ -97,15 +97,13 @@ def test_axes_say_which_distance_is_drawn(both: Cohort, tmp_path: Path) -> None:
     table = gradient_profile.summarise(both)
     labels = {name: gradient_profile.lag_label(rows, "lag") for name, rows in table.groupby("series")}
     assert labels == {"bilstm": "distance to the nearest read end [steps]", "lstm": "lag [steps]"}
-    assert gradient_profile.lag_label(table, "lag") == "lag; bidirectional: distance to the nearest read end [steps]"
+    assert gradient_profile.lag_label(table, "lag") == "lag or distance to the nearest read end [steps]"
     with styled():
         figure = gradient_profile.draw(table, "")
-    assert figure.axes[-1].get_xlabel().endswith("bidirectional: distance to the nearest read end [steps]")
-    assert "bidirectional: distance to the nearest read end" in report.html(both)
+    assert figure.axes[-1].get_xlabel().endswith("or distance to the nearest read end [steps]")
+    assert "lag τ or distance to the nearest read end" in report.html(both)
     spec = json.loads(wandb_report.write(both, tmp_path, "lab", "p").read_text(encoding="utf-8"))
-    assert "lag τ = t* − t; bidirectional: distance to the nearest read end [steps]" in json.dumps(
-        spec, ensure_ascii=False
-    )
+    assert "lag τ = t* − t or distance to the nearest read end [steps]" in json.dumps(spec, ensure_ascii=False)
 
 
 def test_theory_of_one_direction_is_not_drawn_for_two(both: Cohort) -> None:

@@ -122,8 +122,8 @@ def test_profile_of_neither_law_is_said_to_be_looked_at(tmp_path: Path) -> None:
     SyntheticRun(init=lambda lags: np.exp(-0.5 * lags) + 1e-4, outcomes=(None,) * 5).write(tmp_path)
     row = records(verdicts.summarise(read_cohort([tmp_path])))[0]
     assert (row["decay_law_init"], verdicts.short_law(row, "init")) == ("neither", "none")
-    left_over = f"{100 * row['decay_misfit_init']:.0f} % of the change is left over, with structure"
-    assert verdicts.spoken_law(row, "init") == f"neither: {left_over}; see its profile"
+    misfit = f"{100 * row['decay_misfit_init']:.0f} %"
+    assert verdicts.spoken_law(row, "init") == f"neither: structured misfit of {misfit}; see its profile"
 
 
 def test_terminal_shows_the_law_in_a_word(decaying: pd.DataFrame) -> None:
