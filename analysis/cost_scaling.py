@@ -57,7 +57,7 @@ QUANTITIES = {
     "saved": Quantity("saved_for_backward_bytes", "saved for the backward pass [MiB]", _MIB),
     "peak": Quantity("peak_allocated_bytes", "peak allocation of a step [MiB]", _MIB),
 }
-HEADER = ("model", "task", "T", "program", "quantity", "exponent", "95 % interval", "range of the seeds", "at N",
+HEADER = ("model", "task", "T", "program", "quantity", "exponent", "interval", "range of the seeds", "at N",
           "steps fed", "seeds")  # fmt: skip
 _SLOPES = {1: (0, (6, 2)), 2: (0, (2, 2))}
 _REFERENCES = [
@@ -105,9 +105,9 @@ def exponent(fed: Float[np.ndarray, " L"], values: Float[np.ndarray, " L"]) -> f
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """Exponents per model, task, length, program and quantity.
 
-    Columns: `CURVE`; num_seeds; exponent (median over seeds), exponent_low, exponent_high (bootstrap interval, NaN
-    where it is not estimable), exponent_least, exponent_greatest (of the seeds); at_full_length (seconds or MiB at the
-    longest length, median over seeds); fed_from, fed_to (steps).
+    Columns: `CURVE`; num_seeds; exponent (median over seeds), exponent_low, exponent_high (`growth.median_interval`,
+    NaN where it is not estimable), exponent_least, exponent_greatest (of the seeds); at_full_length (seconds or MiB at
+    the longest length, median over seeds); fed_from, fed_to (steps).
     """
     groups = measured(cohort).groupby(CURVE, sort=True)
     return pd.DataFrame([dict(zip(CURVE, key, strict=True)) | _fit(group) for key, group in groups])
@@ -151,7 +151,7 @@ def _spoken_row(row: dict[str, Any]) -> list[str]:
         program(row),
         str(row["quantity"]),
         "–" if pd.isna(row["exponent"]) else f"{row['exponent']:.2f}",
-        interval if interval != "–" else f"not estimable ({seeds})",
+        f"{interval} ({growth.spoken_coverage([row['num_seeds']])})" if interval != "–" else f"not estimable ({seeds})",
         _span(row["exponent_least"], row["exponent_greatest"]),
         f"{row['at_full_length']:.3g} {unit}",
         f"{row['fed_from']} … {row['fed_to']}",

@@ -20,9 +20,11 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from analysis import appearance, command_line
 from analysis.cohort import CELL, MEMBER, Cohort
+from analysis.configurations import configuration
 from analysis.growth import HORIZON_LEVEL, MIN_SEEDS, median_profile
 from analysis.stages import STAGES, staged
 from analysis.theory_lines import theory_profiles
+from gradhorizon.read_ends import NAME, by_read_end, is_bidirectional
 
 TABLES = ("input_gradients",)
 MOST_TICKS = 7
@@ -35,10 +37,11 @@ LOWEST_DRAWN = 1e-12
 def seed_profiles(cohort: Cohort) -> pd.DataFrame:
     """Relative profile of every member at init and after training; the median over samples of each.
 
-    Columns: series, model, task, seq_len, input_len, stage, experiment, run, seed, lag (steps, ≥ 0), relative_norm.
+    Columns: series, model, task, seq_len, input_len, has_two_ends (whether the lag is the distance to the nearest end
+    that is read, as for bidirectional networks), stage, experiment, run, seed, lag (steps, ≥ 0), relative_norm.
     """
-    rows = staged(cohort, cohort.table(TABLES[0]))
-    columns = [*CELL, "model", "stage", *MEMBER, "lag"]
+    rows = _by_read_end(cohort, staged(cohort, cohort.table(TABLES[0])))
+    columns = [*CELL, "model", "has_two_ends", "stage", *MEMBER, "lag"]
     return (
         rows[rows["lag"] >= 0]
         .assign(relative_norm=lambda frame: frame["relative_gradient_norm_median"])[[*columns, "relative_norm"]]
@@ -46,19 +49,30 @@ def seed_profiles(cohort: Cohort) -> pd.DataFrame:
     )
 
 
+def _by_read_end(cohort: Cohort, rows: pd.DataFrame) -> pd.DataFrame:
+    folders = cohort.members.drop_duplicates(MEMBER[:2]).set_index(MEMBER[:2])["folder"]
+    two_ends = {run: is_bidirectional(configuration(Path(folder).parent)) for run, folder in folders.items()}
+    rows = rows.assign(has_two_ends=[two_ends[run] for run in rows[MEMBER[:2]].itertuples(index=False, name=None)])
+    if not rows["has_two_ends"].any():
+        return rows
+    return pd.concat(
+        [by_read_end(own, bool(own["has_two_ends"].iloc[0])) for _, own in rows.groupby(MEMBER[:2], sort=False)]
+    )
+
+
 @lru_cache(maxsize=1)
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """Profile per model, task, length and stage.
 
-    Columns: series, task, seq_len, input_len, model, stage, lag (steps), median, low, high (relative norm,
-    dimensionless), num_seeds, expected (theory at init, NaN elsewhere), assumption, color, marker. The band is the
-    range of the seeds if there are fewer than `MIN_SEEDS`, their quartiles otherwise.
+    Columns: series, task, seq_len, input_len, model, has_two_ends, stage, lag (steps), median, low, high (relative
+    norm, dimensionless), num_seeds, expected (theory at init, NaN elsewhere), assumption, color, marker. The band is
+    the range of the seeds if there are fewer than `MIN_SEEDS`, their quartiles otherwise.
     """
     profiles = seed_profiles(cohort)
-    keys = [*CELL, "model", "stage"]
+    keys = [*CELL, "model", "has_two_ends", "stage"]
     parts = [_over_seeds(group, keys) for _, group in profiles.groupby(keys, sort=True)]
     table = pd.concat(parts, ignore_index=True)
-    expected = theory_profiles(table).assign(stage=STAGES[0])
+    expected = theory_profiles(table, cohort).assign(stage=STAGES[0])
     return table.merge(expected, on=["series", "task", "seq_len", "lag", "stage"], how="left").merge(
         cohort.look, on="series"
     )
@@ -158,12 +172,24 @@ def draw(table: pd.DataFrame, footnote: str) -> Figure:
             limit(in_row, axes[row, column])
         axes[row, 0].set_ylabel(r"relative gradient $g(\tau)$ [–]")
     for ax in axes[-1]:
-        ax.set_xlabel(r"lag $\tau$ [steps]")
+        ax.set_xlabel(lag_label(table, r"lag $\tau$"), fontsize=7 if table["has_two_ends"].any() else None)
     title = f"How far back the gradient reaches · {table['task'].iloc[0]}"
     appearance.finish(
         figure, title, [appearance.series_handles(table), _handles(table)], f"{_legend(table)} {footnote}"
     )
     return figure
+
+
+def lag_label(table: pd.DataFrame, lag: str) -> str:
+    """Label of the horizontal axis: the lag, or what stands for it in networks that are read at both ends.
+
+    Args:
+        table: rows of `summarise` that share the axis.
+        lag: how the axis writes the lag.
+    """
+    if not table["has_two_ends"].any():
+        return f"{lag} [steps]"
+    return f"{NAME} [steps]" if table["has_two_ends"].all() else f"{lag} or {NAME} [steps]"
 
 
 def _draw_panel(panel: pd.DataFrame, ax: Axes, title: str) -> None:
@@ -196,7 +222,12 @@ def _legend(table: pd.DataFrame) -> str:
     lowest = table["median"][table["median"] > 0].min()
     cut = f" Curves below {LOWEST_DRAWN:.0e} leave the panel (smallest: {lowest:.0e})." if lowest < LOWEST_DRAWN else ""
     dashed = " Theory (dashed) holds at init under the assumption named." if table["assumption"].notna().any() else ""
-    return text + cut + dashed
+    two_ends = (
+        " Bidirectional networks: distance to the nearest end that is read, of both ends the larger gradient."
+        if table["has_two_ends"].any()
+        else ""
+    )
+    return text + cut + dashed + two_ends
 
 
 def left_out(cohort: Cohort, task: str, seq_len: int | None = None) -> str:

@@ -10,21 +10,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import stats
 
 HORIZON_LEVEL = 1e-3
 """Relative gradient norm under which a gradient no longer counts as reaching."""
 MIN_SEEDS = 5
-"""Seeds from which on an interval is estimated; fewer leave a bootstrap too few distinct resamples."""
+"""Seeds from which on an interval is estimated: even the range of four covers the median in 87.5 % of cases alone."""
 CONFIDENCE = 0.95
 _LOG_SMALLEST = math.log(5e-324)
 _UNDERFLOW_SLACK_NATS = 70.0
-_RESAMPLES = 1999
 _FEWEST_POINTS = 2
 _CUT_OFF_SHARE = 0.1
 
@@ -42,7 +41,7 @@ class Horizon:
 
 @dataclass(frozen=True)
 class Interval:
-    """A bootstrap interval over seeds."""
+    """An interval of the median over seeds: see `median_interval`."""
 
     low: float
     high: float
@@ -113,19 +112,9 @@ def gradient_horizon(lags: Lags, relative_norms: Norms, level: float = HORIZON_L
     """
     if not len(lags) or np.isnan(relative_norms).all():
         return Horizon(math.nan, False)
-    lag, is_censored = _horizons(lags, relative_norms[np.newaxis], level)
-    return Horizon(float(lag[0]), bool(is_censored[0]))
-
-
-def _horizons(
-    lags: Lags, profiles: Float[np.ndarray, "R L"], level: float
-) -> tuple[Int[np.ndarray, " R"], Bool[np.ndarray, " R"]]:
-    reaches = ~(profiles < level)
-    steps_after_last_reach = np.argmax(reaches[:, ::-1], axis=1)
-    steps_after_last_reach[~reaches.any(axis=1)] = len(lags)
-    is_censored = steps_after_last_reach == 0
-    first_under = np.minimum(len(lags) - steps_after_last_reach, len(lags) - 1)
-    return lags[first_under], is_censored
+    reaches = np.flatnonzero(~(relative_norms < level))
+    first_under = int(reaches[-1]) + 1 if len(reaches) else 0
+    return Horizon(float(lags[min(first_under, len(lags) - 1)]), first_under == len(lags))
 
 
 def median_profile(profiles: Float[np.ndarray, "... M L"]) -> Float[np.ndarray, "... L"]:
@@ -138,30 +127,27 @@ def median_profile(profiles: Float[np.ndarray, "... M L"]) -> Float[np.ndarray, 
 def horizon_interval(
     lags: Lags, profiles: Float[np.ndarray, "M L"], level: float = HORIZON_LEVEL
 ) -> tuple[Horizon, Horizon] | None:
-    """Bootstrap interval over seeds of the horizon of the median profile; None with fewer than `MIN_SEEDS` seeds.
+    """Interval of the median over seeds of their horizons; None with fewer than `MIN_SEEDS` seeds that have one.
 
-    Percentile, not BCa: a horizon takes few distinct values, where BCa's acceleration is undefined. The ends are
-    resampled horizons themselves, so a censored end says so.
+    Its ends are horizons of seeds, as `median_interval` chooses them, so that a censored end says so.
 
     Args:
         lags: ascending, shape (L,).
         profiles: one relative profile per seed, shape (M, L).
         level: dimensionless.
     """
-    if len(profiles) < MIN_SEEDS:
+    found = [gradient_horizon(lags, profile, level) for profile in profiles]
+    known = [math.inf if horizon.is_censored else horizon.lag for horizon in found if not math.isnan(horizon.lag)]
+    interval = median_interval(np.array(known))
+    if interval is None:
         return None
-    draws = np.random.default_rng(0).integers(len(profiles), size=(_RESAMPLES, len(profiles)))
-    blocks = [_horizons(lags, median_profile(profiles[draw]), level) for draw in np.array_split(draws, 20)]
-    is_censored = np.concatenate([censored for _, censored in blocks])
-    found = np.where(is_censored, np.inf, np.concatenate([lag for lag, _ in blocks]).astype(float))
-    tail = (1 - CONFIDENCE) / 2
-    ends = np.quantile(found, [tail, 1 - tail], method="inverted_cdf")
-    low, high = (Horizon(float(lags[-1] if np.isinf(end) else end), bool(np.isinf(end))) for end in ends)
+    ends = (interval.low, interval.high)
+    low, high = (Horizon(float(lags[-1]) if math.isinf(end) else end, math.isinf(end)) for end in ends)
     return low, high
 
 
 def rate_interval(rates: Float[np.ndarray, " M"]) -> Interval | None:
-    """Bootstrap interval (BCa) over seeds of the median growth rate, in nats per step.
+    """Interval over seeds of the median growth rate, in nats per step: that of `median_interval`.
 
     Args:
         rates: one per seed, shape (M,).
@@ -169,26 +155,66 @@ def rate_interval(rates: Float[np.ndarray, " M"]) -> Interval | None:
     Returns:
         None where it is not estimable: fewer than `MIN_SEEDS` seeds, or a rate that is not finite.
     """
-    if len(rates) < MIN_SEEDS or not np.isfinite(rates).all():
+    return median_interval(rates) if np.isfinite(rates).all() else None
+
+
+def median_interval(values: Float[np.ndarray, " M"]) -> Interval | None:
+    r"""Interval of the population's median: from the k-th smallest to the k-th largest of the values.
+
+    It covers the median with probability :math:`1 - 2 P(B < k)`, B binomial with M trials of chance ½, whatever
+    continuous distribution the values come from (`coverage`). k is the largest with a coverage of `CONFIDENCE` or more;
+    five values reach that with no k, and their range covers 93.75 %. A bootstrap of the median of so few values
+    has no other ends to offer, and promises 95 %.
+
+    Args:
+        values: one per seed, shape (M,); infinite where censored.
+
+    Returns:
+        None with fewer than `MIN_SEEDS` values.
+
+    Source: Conover (1999), Practical nonparametric statistics, §3.2; ``scipy.stats.quantile_test`` has no interval
+        where `CONFIDENCE` is out of reach.
+
+    Example:
+        >>> median_interval(np.array([5.0, 1.0, 2.0, 4.0, 3.0]))
+        Interval(low=1.0, high=5.0)
+    """
+    if len(values) < MIN_SEEDS:
         return None
-    if np.ptp(rates) == 0:
-        return Interval(float(rates[0]), float(rates[0]))
-    ends = _bootstrap(rates, "BCa")
-    return Interval(*(ends if np.isfinite(ends).all() else _bootstrap(rates, "percentile")))
+    ordered, rank = np.sort(values), _rank(len(values))
+    return Interval(float(ordered[rank - 1]), float(ordered[-rank]))
 
 
-def _bootstrap(values: Float[np.ndarray, " M"], method: Literal["BCa", "percentile"]) -> tuple[float, float]:
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        found = stats.bootstrap(
-            (values,),
-            np.median,
-            n_resamples=_RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method=method,
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    return float(found.low), float(found.high)
+def _rank(num_seeds: int) -> int:
+    return max(int(stats.binom.ppf((1 - CONFIDENCE) / 2, num_seeds, 0.5)), 1)
+
+
+def coverage(num_seeds: int) -> float:
+    """Probability that `median_interval` of so many values holds the population's median; dimensionless.
+
+    Args:
+        num_seeds: M, at least `MIN_SEEDS`.
+
+    Example:
+        >>> coverage(5), round(coverage(10), 4)
+        (0.9375, 0.9785)
+    """
+    return float(1 - 2 * stats.binom.cdf(_rank(num_seeds) - 1, num_seeds, 0.5))
+
+
+def spoken_coverage(counts: Iterable[int]) -> str:
+    """Coverage of the intervals over so many seeds, as figures and tables name it; ``–`` where there are none.
+
+    Args:
+        counts: numbers of seeds; those below `MIN_SEEDS` have no interval.
+
+    Example:
+        >>> spoken_coverage([3, 5]), spoken_coverage([5, 10, 6])
+        ('93.75 %', '93.75 to 97.85 %')
+    """
+    found = sorted({coverage(int(count)) for count in counts if count >= MIN_SEEDS})
+    said = dict.fromkeys(f"{100 * share:.4g}" for share in found[:1] + found[-1:])
+    return f"{' to '.join(said)} %" if said else "–"
 
 
 def stable_rate(span: float) -> float:

@@ -18,11 +18,22 @@ from typing import Any
 import pandas as pd
 import vl_convert
 
-from analysis import command_line, gradient_profile, provenance, sequence_length_scaling, training_curves, verdicts
+from analysis import (
+    command_line,
+    gradient_profile,
+    growth,
+    provenance,
+    sequence_length_scaling,
+    training_curves,
+    verdicts,
+)
 from analysis.cohort import Cohort, records
+from analysis.decay_law import NEITHER
 from analysis.findings import findings
 from analysis.report_charts import curve_panels, profile_panels, scaling_panels
 from analysis.report_panels import Panel
+from analysis.sparkline import Key, sparklines
+from analysis.stages import STAGES
 from gradhorizon.records import RecordsError
 
 PAGE = Path(__file__).parent / "page"
@@ -35,7 +46,7 @@ _SECTIONS = (
     ),
     (
         "Reach against sequence length",
-        "Dashed: horizon = N; arrow: beyond the sequence. Shaded: stable. Rates of −∞ are in the table alone.",
+        "Dashed: horizon = N; arrow: beyond the longest lag (hollow: the point too). Shaded: stable. −∞: table alone.",
         scaling_panels,
     ),
     (
@@ -57,6 +68,7 @@ def html(cohort: Cohort) -> str:
     sections = [list(panels(summary)) for (_, _, panels), summary in zip(_SECTIONS, summaries, strict=True)]
     specs = [panel.spec for section in sections for panel in section]
     parts = {
+        "coverage": growth.spoken_coverage([growth.MIN_SEEDS]),
         "style": _file("style.css"),
         "program": _file("page.js"),
         "bundle": _bundle(),
@@ -64,7 +76,7 @@ def html(cohort: Cohort) -> str:
         "subtitle": escape(_subtitle(cohort)),
         "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table)),
         "chips": "".join(_chip(row) for row in records(cohort.look)),
-        "verdicts": _verdict_tables(table, cohort.look),
+        "verdicts": _verdict_tables(table, cohort.look, sparklines(summaries[0])),
         "sections": _sections(sections),
         "absent": _absent(cohort),
         "provenance": _provenance(cohort),
@@ -113,11 +125,11 @@ def _chip(row: dict[str, Any]) -> str:
     )
 
 
-def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame) -> str:
+def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame, sketches: dict[Key, str]) -> str:
     colors = dict(zip(look["series"], look["color"], strict=True))
     blocks = []
     for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
-        body = "".join(_verdict_row(row, colors[row["series"]]) for row in records(rows))
+        body = "".join(_verdict_row(row, colors[row["series"]], sketches) for row in records(rows))
         title = f"{escape(str(task))} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps)"
         blocks.append(f'<h3>{title}</h3><div class="scroll"><table>{_VERDICT_HEAD}<tbody>{body}</tbody></table></div>')
     return "".join(blocks)
@@ -125,21 +137,30 @@ def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame) -> str:
 
 _VERDICT_HEAD = (
     "<thead><tr><th>model</th><th>parameters</th><th>λ at init<br>[nats/step]</th><th>λ after<br>training</th>"
-    "<th>horizon at init<br>[steps]</th><th>horizon after<br>training</th><th>solved</th><th>95 %<br>interval</th>"
+    "<th>horizon at init<br>[steps]</th><th>horizon after<br>training</th><th>solved</th><th>95 %<br>(Wilson)</th>"
     '<th>steps to<br>solve</th><th class="left">at init</th><th class="left">after training</th>'
     '<th class="left">decay law<br>at init</th><th class="left">after training</th></tr></thead>'
 )
 
 
-def _verdict_row(row: dict[str, Any], color: str) -> str:
+def _verdict_row(row: dict[str, Any], color: str, sketches: dict[Key, str]) -> str:
     said = dict(enumerate(verdicts.spoken(pd.DataFrame([row])).iloc[0]))
     name = escape(str(row["series"]))
     numbers = "".join(f"<td>{escape(said[column])}</td>" for column in (3, 4, 5, 6, 7, 12, 13, 14))
     pills = "".join(
         f'<td class="left">{_pill(verdicts.short_verdict(row, stage))}</td>' for stage in ("init", "trained")
     )
-    laws = "".join(f'<td class="left">{escape(said[column])}</td>' for column in (16, 17))
+    laws = "".join(
+        f'<td class="left">{escape(said[column])}{_sketch(row, stage, sketches)}</td>'
+        for column, stage in zip((16, 17), STAGES, strict=True)
+    )
     return f'<tr data-series="{name}"><td><i style="background:{color}"></i>{name}</td>{numbers}{pills}{laws}</tr>'
+
+
+def _sketch(row: dict[str, Any], stage: str, sketches: dict[Key, str]) -> str:
+    if row[f"decay_law_{verdicts.SHORT[stage]}"] != NEITHER:
+        return ""
+    return sketches.get((row["series"], row["task"], row["seq_len"], stage), "")
 
 
 def _pill(text: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from analysis.appearance import INK
-from analysis.gradient_profile import LOWEST_DRAWN
+from analysis.gradient_profile import LOWEST_DRAWN, lag_label
 from analysis.growth import HORIZON_LEVEL
 from analysis.report_panels import Panel, color, counts, decades, finished, number, rounded, shape, thinned
 from analysis.stages import STAGES
@@ -46,7 +47,7 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 def _profile_layers(rows: pd.DataFrame) -> list[alt.Chart]:
     scale = _profile_scale(rows)
     y = alt.Y("median:Q", scale=scale, axis=decades(*scale.domain), title="relative gradient g(τ)")
-    x = alt.X("lag:Q", title="lag τ [steps]", scale=alt.Scale(nice=False))
+    x = alt.X("lag:Q", title=lag_label(rows, "lag τ"), scale=alt.Scale(nice=False))
     columns = ["series", "lag", "median", "low", "high"]
     positive = rows[rows["median"] > 0]
     curves = alt.Chart(rounded(positive.assign(low=positive["low"].clip(lower=LOWEST_DRAWN / 10)), columns))
@@ -120,14 +121,13 @@ def _scaling_layers(rows: pd.DataFrame, quantity: str, title: str) -> list[alt.C
         "tendency:N",
         "verdict:N",
     ]
+    look = {"x": x, "y": y, "color": color(rows)}
     marks = [
         base.mark_rule(opacity=0.6).encode(x=x, y=f"{quantity}_low:Q", y2=f"{quantity}_high:Q", color=color(rows)),
-        base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color(rows)),
-        base.mark_point(size=55, filled=True, opacity=1).encode(
-            x=x, y=y, color=color(rows), shape=shape(rows), tooltip=tooltip
-        ),
+        base.mark_line(strokeWidth=1.4).encode(**look),
+        *_points(drawn, names, is_horizon, {**look, "shape": shape(rows), "tooltip": tooltip}),
     ]
-    return [_identity(rows, x), *marks, _beyond(drawn, x, rows)] if is_horizon else [_stable(rows, x), *marks]
+    return [_identity(rows, x), *marks, *_censored(drawn, x, rows)] if is_horizon else [_stable(rows, x), *marks]
 
 
 def _set_apart(series: pd.Series, rows: pd.DataFrame) -> pd.Series:
@@ -136,7 +136,7 @@ def _set_apart(series: pd.Series, rows: pd.DataFrame) -> pd.Series:
 
 
 def _per_length(rows: pd.DataFrame) -> pd.DataFrame:
-    whole = rows.drop_duplicates("seq_len").sort_values("seq_len")
+    whole = rows.sort_values(["seq_len", "stable_rate"]).drop_duplicates("seq_len")
     ends = [whole.assign(at=whole["seq_len"] * factor) for factor in (0.8, 1.0, 1.25)]
     return pd.concat([ends[0].head(1), ends[1], ends[2].tail(1)])
 
@@ -156,10 +156,21 @@ def _stable(rows: pd.DataFrame, x: alt.X) -> alt.Chart:
     return chart.encode(x=x, y="lowest:Q", y2="stable_rate:Q")
 
 
-def _beyond(drawn: pd.DataFrame, x: alt.X, rows: pd.DataFrame) -> alt.Chart:
-    beyond = alt.Chart(rounded(drawn[drawn["horizon_is_censored"].astype(bool)], ["series", "at", "horizon"]))
-    arrow = beyond.mark_text(text="↑", dy=-11, fontSize=14, fontWeight="bold")
-    return arrow.encode(x=x, y="horizon:Q", color=color(rows))
+def _points(drawn: pd.DataFrame, names: list[str], is_horizon: bool, look: dict[str, Any]) -> list[alt.Chart]:
+    is_hollow = drawn["horizon_is_censored"].astype(bool) & is_horizon
+    return [
+        alt.Chart(rounded(drawn[chosen], names)).mark_point(size=55, filled=is_filled, opacity=1).encode(**look)
+        for chosen, is_filled in ((~is_hollow, True), (is_hollow, False))
+    ]
+
+
+def _censored(drawn: pd.DataFrame, x: alt.X, rows: pd.DataFrame) -> list[alt.Chart]:
+    layers = []
+    for name in ("horizon", "horizon_high"):
+        beyond = alt.Chart(rounded(drawn[drawn[f"{name}_is_censored"].astype(bool)], ["series", "at", name]))
+        arrows = beyond.mark_text(text="↑", dy=-11, fontSize=14, fontWeight="bold")
+        layers.append(arrows.encode(x=x, y=f"{name}:Q", color=color(rows)))
+    return layers
 
 
 def _said(rows: pd.DataFrame, quantity: str) -> list[str]:

@@ -27,6 +27,10 @@ from analysis.growth import MIN_SEEDS
 from analysis.stages import STAGES
 
 QUANTITIES = ("rate", "horizon")
+_FOLDED = (
+    " Bidirectional networks: distance to the nearest read end, at most half as long, so that their stable rates are "
+    "twice the shaded ones."
+)
 _MARKS = (
     Patch(color="#eef2ff", label="stable: factor below 10"),
     Line2D([], [], color=appearance.INK, linestyle="--", linewidth=0.8, label="horizon = N"),
@@ -37,7 +41,7 @@ _MARKS = (
         linestyle="none",
         marker=r"$\uparrow$",
         markersize=6,
-        label="beyond N − 1 (censored)",
+        label="beyond the longest lag (censored)",
     ),
 )
 
@@ -46,14 +50,16 @@ _MARKS = (
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """Growth rate, gradient horizon and verdict per model, task, length and stage.
 
-    Columns: series, task, seq_len, input_len, stage, num_seeds, span (longest lag, steps); rate, rate_low, rate_high
-    (nats per step; median of the seeds and its interval, or their range); horizon, horizon_low, horizon_high (steps;
-    of the median profile, and its interval or the seeds' range), each with ``…_is_censored``; has_interval (bootstrap
-    interval, otherwise range); stable_rate (nats per step); verdict; tendency; num_zero_lags; color, marker; and those
-    of `analysis.decay_law.columns`.
+    Columns: series, task, seq_len, input_len, has_two_ends (lags are distances to the nearest read end), stage,
+    num_seeds, span (longest lag, steps); rate, rate_low, rate_high (nats per step; median of the seeds and its
+    interval, or their range); horizon, horizon_low, horizon_high (steps; of the median profile, and the interval of
+    the seeds' median or their range), each with ``…_is_censored``; has_interval (`growth.median_interval`, otherwise
+    range), coverage (of the interval, dimensionless; NaN for a range); stable_rate (nats per step); verdict; tendency;
+    num_zero_lags; color, marker; and those of `analysis.decay_law.columns`.
     """
-    groups = seed_profiles(cohort).groupby([*CELL, "stage"], sort=True)
-    rows = [dict(zip([*CELL, "stage"], key, strict=True)) | _quantities(group) for key, group in groups]
+    keys = [*CELL, "has_two_ends", "stage"]
+    groups = seed_profiles(cohort).groupby(keys, sort=True)
+    rows = [dict(zip(keys, key, strict=True)) | _quantities(group) for key, group in groups]
     return pd.DataFrame(rows).merge(cohort.look, on="series")
 
 
@@ -61,12 +67,13 @@ def _quantities(group: pd.DataFrame) -> dict[str, Any]:
     wide = group.pivot(index="lag", columns=MEMBER, values="relative_norm").sort_index()  # noqa: PD010, pivot_table multiplies experiments by seeds
     lags, profiles = wide.index.to_numpy(), wide.to_numpy().T
     rates = np.array([growth.growth_rate(lags, profile) for profile in profiles])
-    span = float(lags[-1])
+    span, has_interval = float(lags[-1]), growth.rate_interval(rates) is not None
     return {
         "num_seeds": len(profiles),
         "span": span,
         "stable_rate": growth.stable_rate(span),
-        "has_interval": growth.rate_interval(rates) is not None,
+        "has_interval": has_interval,
+        "coverage": growth.coverage(len(rates)) if has_interval else np.nan,
         "verdict": growth.verdict(rates, span),
         "tendency": growth.tendency(rates, span),
         "num_zero_lags": int((growth.median_profile(profiles) == 0).sum()),
@@ -129,13 +136,21 @@ def _plot_curve(curve: pd.DataFrame, ax: Axes, quantity: str, shift: float) -> N
     ax.vlines(x, low, high, color=look["color"], linewidth=1.0, alpha=0.75)
     ax.plot(x, y, **look, markersize=4.6, linewidth=1.0)
     if quantity == "horizon":
-        beyond = drawn["horizon_is_censored"].to_numpy(dtype=bool)
-        ax.plot(x[beyond], y[beyond] * 1.16, color=look["color"], linestyle="none", marker=r"$\uparrow$", markersize=6,
-                markeredgewidth=0.2)  # fmt: skip
+        _mark_censored(drawn, ax, x, look)
     else:
         cut = curve[np.isneginf(curve["rate"])]
         ax.plot(cut["seq_len"] * shift, np.full(len(cut), 0.03), **look, linestyle="none", markersize=4.6,
                 transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
+
+
+def _mark_censored(drawn: pd.DataFrame, ax: Axes, x: pd.Series, look: dict[str, Any]) -> None:
+    is_beyond = drawn["horizon_is_censored"].to_numpy(dtype=bool)
+    ax.plot(x[is_beyond], drawn.loc[is_beyond, "horizon"], **look | {"markeredgewidth": 1.0}, markersize=4.6,
+            markerfacecolor="white", linestyle="none")  # fmt: skip
+    for name in ("horizon", "horizon_high"):
+        censored = drawn[f"{name}_is_censored"].to_numpy(dtype=bool)
+        ax.plot(x[censored], drawn.loc[censored, name] * 1.16, color=look["color"], linestyle="none",
+                marker=r"$\uparrow$", markersize=6, markeredgewidth=0.2)  # fmt: skip
 
 
 def draw(table: pd.DataFrame, footnote: str) -> Figure:
@@ -175,7 +190,7 @@ def _scale_x(ax: Axes, table: pd.DataFrame) -> None:
 def _scale_rate(ax: Axes, table: pd.DataFrame) -> None:
     linear = 10 ** np.floor(np.log10(table["stable_rate"].min())) if table["stable_rate"].notna().any() else 0.01
     ax.set_yscale("symlog", linthresh=linear, linscale=0.6)
-    stable = table.drop_duplicates("seq_len").sort_values("seq_len")
+    stable = table.sort_values(["seq_len", "stable_rate"]).drop_duplicates("seq_len")
     edges = np.array([stable["seq_len"].iloc[0] / 2, *stable["seq_len"], stable["seq_len"].iloc[-1] * 2], dtype=float)
     half = stable["stable_rate"].to_numpy()[[0, *range(len(stable)), -1]]
     ax.fill_between(edges, -half, half, color="#eef2ff", linewidth=0, zorder=0)
@@ -203,17 +218,20 @@ _SCALES: dict[str, Callable[[Axes, pd.DataFrame], None]] = {"rate": _scale_rate,
 def _legend(table: pd.DataFrame) -> str:
     counts = sorted(table["num_seeds"].unique())
     seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-    bars = "95 % bootstrap interval over seeds" if table["has_interval"].any() else "range of the seeds"
+    covered = growth.spoken_coverage(table.loc[table["has_interval"], "num_seeds"])
+    bars = f"{covered} interval of the median over seeds" if table["has_interval"].any() else "range of the seeds"
     doubt = (
         f" Intervals are not estimable with fewer than {MIN_SEEDS} seeds: ranges there."
         if counts[0] < MIN_SEEDS
         else ""
     )
+    beyond = " Hollow: the point itself is censored." if table["horizon_is_censored"].any() else ""
+    folded = _FOLDED if table["has_two_ends"].any() else ""
     cut = " Marks on the lower edge: rate −∞, cut off by exact zeros." if np.isneginf(table["rate"]).any() else ""
     return (
         f"Point: median over seeds ({seeds}) of the growth rate of the relative input gradient, and horizon of the "
-        f"median profile: first lag from which it stays under 1/1000. Bar: {bars}.{doubt}{cut} Shaded: rates that "
-        "change the gradient by less than a factor of 10 over the sequence. Points stand apart sideways."
+        f"median profile: first lag from which it stays under 1/1000. Bar: {bars}.{doubt}{beyond}{folded}{cut} Shaded: "
+        "rates that change the gradient by less than a factor of 10 over the sequence. Points stand apart sideways."
     )
 
 

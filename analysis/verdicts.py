@@ -17,31 +17,34 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from analysis import command_line, decay_law, sequence_length_scaling, solving
+from analysis import command_line, decay_law, growth, sequence_length_scaling, solving
 from analysis.cohort import CELL, Cohort, records
 from analysis.gradient_profile import TABLES
 from analysis.stages import STAGES
 
 SHORT = {"at init": "init", "after training": "trained"}
 """Stage -> the suffix of its columns."""
-_PER_STAGE = ("num_seeds", "rate", "rate_low", "rate_high", "horizon", "horizon_is_censored", "verdict", "tendency",
-              "decay_law", "decay_reason", "power_law_exponent", "power_law_exponent_low", "power_law_exponent_high",
-              "decay_evidence", "decay_evidence_low", "decay_evidence_high", "num_excluded_norms")  # fmt: skip
+_PER_STAGE = ("num_seeds", "rate", "rate_low", "rate_high", "coverage", "horizon", "horizon_is_censored", "verdict",
+              "tendency", "decay_law", "decay_reason", "decay_misfit", "power_law_exponent", "power_law_exponent_low",
+              "power_law_exponent_high", "decay_evidence", "decay_evidence_low", "decay_evidence_high",
+              "num_excluded_norms")  # fmt: skip
 HEADER = ("model", "task", "T", "parameters", "growth rate at init [nats/step]", "after training",
           "horizon at init [steps]", "after training", "verdict at init", "after training", "seeds at init",
-          "after training", "solved", "95 % interval", "steps to solve", "diverged", "decay law at init",
+          "after training", "solved", "95 % interval (Wilson)", "steps to solve", "diverged", "decay law at init",
           "after training")  # fmt: skip
 TERMINAL_WIDTH = 100
-_SHORT_LAWS = {decay_law.EXPONENTIAL: "exp", decay_law.POWER_LAW: "pow", decay_law.UNDECIDED: "?"}
+_SHORT_LAWS = {decay_law.EXPONENTIAL: "exp", decay_law.POWER_LAW: "pow", decay_law.NEITHER: "none",
+               decay_law.UNDECIDED: "?"}  # fmt: skip
 
 
 def summarise(cohort: Cohort) -> pd.DataFrame:
     """One row per model, task and length.
 
     Columns: series, task, seq_len, input_len, num_parameters; for each stage (suffix ``_init`` and ``_trained``)
-    num_seeds, rate, rate_low, rate_high (nats per step), horizon (steps), horizon_is_censored, verdict, tendency,
-    decay_law, decay_reason, power_law_exponent and decay_evidence (nats per lag, positive for exponential) with
-    …_low and …_high, num_excluded_norms (zero or not finite, over all seeds);
+    num_seeds, rate, rate_low, rate_high (nats per step), coverage (of that interval, dimensionless; NaN: a range),
+    horizon (steps), horizon_is_censored, verdict, tendency, decay_law, decay_reason, decay_misfit (dimensionless),
+    power_law_exponent and decay_evidence (nats per lag, positive for exponential) with …_low and …_high,
+    num_excluded_norms (zero or not finite, over all seeds);
     num_solved, num_finished, solved_low, solved_high (Wilson), steps_to_solve (Kaplan–Meier median, infinite if half
     never solve), num_steps (the budget), num_diverged, num_unfinished.
     """
@@ -129,13 +132,18 @@ def spoken_horizon(row: dict[str, Any], stage: str) -> str:
 
 
 def spoken_law(row: dict[str, Any], stage: str) -> str:
-    """The decay law with its exponent and evidence, or why it is undecided; ``–`` if nothing was measured."""
+    """The decay law with its exponent and evidence, or why it has no name; ``–`` if nothing was measured."""
     law = _text(row[f"decay_law_{stage}"])
-    if law == decay_law.UNDECIDED:
-        return f"{law}: {row[f'decay_reason_{stage}']}"
-    alpha, low, high = (row[f"power_law_exponent{end}_{stage}"] for end in ("", "_low", "_high"))
-    exponent = f", α = {alpha:.2f} ({low:.2f} to {high:.2f})" if law == decay_law.POWER_LAW else ""
+    if law in (decay_law.UNDECIDED, decay_law.NEITHER):
+        return f"{law}: {row[f'decay_reason_{stage}']}{'; see its profile' if law == decay_law.NEITHER else ''}"
+    exponent = _spoken_exponent(row, stage) if law == decay_law.POWER_LAW else ""
     return law if law == "–" else f"{law}{exponent}, by {abs(row[f'decay_evidence_{stage}']):.1f} nats/lag"
+
+
+def _spoken_exponent(row: dict[str, Any], stage: str) -> str:
+    alpha, low, high = (row[f"power_law_exponent{end}_{stage}"] for end in ("", "_low", "_high"))
+    covered = growth.spoken_coverage([int(row[f"num_seeds_{stage}"])])
+    return f", α = {alpha:.2f} ({low:.2f} to {high:.2f}, {covered})"
 
 
 def spoken_steps(row: dict[str, Any]) -> str:
@@ -191,7 +199,7 @@ def _terminal_table(title: str, rows: pd.DataFrame) -> Table:
 
 
 def short_law(row: dict[str, Any], stage: str) -> str:
-    """``exp``, ``pow``, ``?`` if undecided, ``–`` if nothing was measured.
+    """``exp``, ``pow``, ``none`` if neither, ``?`` if undecided, ``–`` if nothing was measured.
 
     Args:
         row: of `summarise`.

@@ -8,13 +8,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.cohort import MEMBER, Cohort, records
-from analysis.wandb_keys import RUN, Logged, Wanted, check
+from analysis.configurations import configuration
+from analysis.wandb_keys import RUN, Logged, Wanted, check, logged_keys
+from gradhorizon.read_ends import NAME, is_bidirectional
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Pydantic V1 style", DeprecationWarning)  # the package's own, at every import
@@ -24,17 +27,18 @@ with warnings.catch_warnings():
 PROFILE = "profile/log10_relative_input_gradient"
 HORIZON = "profile/gradient_horizon_steps"
 LONGEST_LAG = "probe/log10_relative_input_gradient/longest_lag/median"
+SPREAD = ("median", "low", "high")
+"""What the mirror logs of the members of a run: their median, the smallest and the largest."""
 MOMENTS = {"init": "at init", "last": "after training"}
 """The mirror's moment -> as the report says it."""
 _VALUE = "log10 of the relative input gradient [–]"
 _CURVES = (
-    ("metrics", "validation/loss/median", "validation loss", True),
-    ("metrics", "validation/accuracy/median", "validation accuracy [–]", False),
-    ("parameter_gradients", "train/parameter_gradient_norm/total_unclipped/median", "gradient norm before clipping",
-     True),
-    ("parameter_gradients", "train/clip_fraction/median", "fraction of steps clipped [–]", False),
+    ("metrics", "validation/loss", "validation loss", True),
+    ("metrics", "validation/accuracy", "validation accuracy [–]", False),
+    ("parameter_gradients", "train/parameter_gradient_norm/total_unclipped", "gradient norm before clipping", True),
+    ("parameter_gradients", "train/clip_fraction", "fraction of steps clipped [–]", False),
 )  # fmt: skip
-"""Table that feeds the curve, key, axis label, whether the axis is logarithmic."""
+"""Table that feeds the curve, key without the member, axis label, whether the axis is logarithmic."""
 _GRID_COLUMNS = 24
 _PANEL_ROWS = 8
 
@@ -114,8 +118,8 @@ def profile_grids(cohort: Cohort) -> Iterator[Grid]:
     """One grid per task and length: profiles over lag, a panel per moment."""
     for title, members in _settings(_profiled(cohort)):
         panels = [
-            _line(f"Profile {spoken}", "lag", [f"{PROFILE}_{moment}/{name}" for name in ("median", "low", "high")],
-                  "lag τ = t* − t [steps]", _VALUE, False)
+            _line(f"Profile {spoken}", "lag", [f"{PROFILE}_{moment}/{name}" for name in SPREAD],
+                  _lag_title(members), _VALUE, False)
             for moment, spoken in _moments(cohort, members)
         ]  # fmt: skip
         if panels:
@@ -123,18 +127,19 @@ def profile_grids(cohort: Cohort) -> Iterator[Grid]:
 
 
 def scaling_grids(cohort: Cohort) -> Iterator[Grid]:
-    """One grid per task: the horizon against T on two logarithmic axes, and what is left at the longest lag."""
+    """One grid per task: the horizon against T on two logarithmic axes, and what is left at the longest lag.
+
+    W&B draws one mark for all points of a panel, so that horizons which are known only to lie beyond the longest lag
+    have a panel of their own.
+    """
     for task, members in _profiled(cohort).groupby("task", sort=True):
         panels = [
             wr.ScatterPlot(
-                title=f"Gradient horizon {spoken} [steps] against T [steps]",
-                x=wr.Config("seq_len"),
-                y=wr.SummaryMetric(f"{HORIZON}_{moment}/median"),
-                log_x=True,
-                log_y=True,
+                title=title, x=wr.Config("seq_len"), y=wr.SummaryMetric(key), log_x=True, log_y=True,
             )
             for moment, spoken in _moments(cohort, members)
-        ]
+            for title, key in _horizons(cohort, members, moment, spoken)
+        ]  # fmt: skip
         rest = wr.ScatterPlot(
             title=f"{_VALUE} at the longest lag, at the end, against T [steps]",
             x=wr.Config("seq_len"),
@@ -146,12 +151,24 @@ def scaling_grids(cohort: Cohort) -> Iterator[Grid]:
             yield Grid(str(task), members, [*panels, rest], ("model", "seq_len"))
 
 
+def _horizons(cohort: Cohort, members: pd.DataFrame, moment: str, spoken: str) -> list[tuple[str, str]]:
+    measured = f"{HORIZON}_{moment}/median"
+    titles = {
+        measured: f"Gradient horizon {spoken} [steps] against T [steps]",
+        f"{measured}_beyond": f"Censored: gradient horizon {spoken} beyond this many steps, against T [steps]",
+    }
+    runs = members[RUN].drop_duplicates().itertuples(index=False, name=None)
+    summaries = [logged_keys(cohort)[run].summary for run in runs]
+    found = [key for key in titles if any(key in summary for summary in summaries)]
+    return [(titles[key], key) for key in found or [measured]]
+
+
 def curve_grids(cohort: Cohort) -> Iterator[Grid]:
     """One grid per task and length: what training did, against optimizer steps."""
     without = {table: cohort.runs.members_without(table).index for table in {curve[0] for curve in _CURVES}}
     for title, members in _settings(cohort.members):
         panels = [
-            _line(label, "step", [key], "optimizer steps", label, is_log)
+            _line(label, "step", [f"{key}/{name}" for name in SPREAD], "optimizer steps", label, is_log)
             for table, key, label, is_log in _CURVES
             if not members.index.isin(without[table]).all()
         ]
@@ -169,6 +186,14 @@ def _line(title: str, x: str, y: list[str], title_x: str, title_y: str, is_log: 
 def _settings(members: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for (task, seq_len), rows in members.groupby(["task", "seq_len"], sort=True):
         yield f"{task} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps)", rows
+
+
+def _lag_title(members: pd.DataFrame) -> str:
+    folders = members.drop_duplicates(RUN)["folder"]
+    two_ends = [is_bidirectional(configuration(Path(folder).parent)) for folder in folders]
+    if all(two_ends):
+        return f"{NAME} [steps]"
+    return f"lag τ = t* − t{f' or {NAME}' if any(two_ends) else ''} [steps]"
 
 
 def _profiled(cohort: Cohort) -> pd.DataFrame:

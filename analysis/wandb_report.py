@@ -23,8 +23,9 @@ from wandb.errors import UsageError
 
 from analysis import command_line, provenance, verdicts
 from analysis.cohort import Cohort, read_cohort
+from analysis.configurations import configuration
 from analysis.findings import findings
-from analysis.wandb_keys import EmptyPanelError, config, logged_keys
+from analysis.wandb_keys import EmptyPanelError, logged_keys
 from analysis.wandb_panels import Grid, curve_grids, profile_grids, scaling_grids, wr
 from analysis.wandb_text import METHODS, markdown_table, question
 from gradhorizon.records import RecordsError
@@ -43,10 +44,10 @@ _SECTIONS = (
     ),
     (
         "Reach against sequence length",
-        "Logarithmic axes. A run that stands at its longest lag reaches farther: its summary says _is_beyond.",
+        "Logarithmic axes. A horizon beyond the longest lag is censored: it has no point among those measured.",
         scaling_grids,
     ),
-    ("Training", "Median over the members of a run; a solved member keeps its last values.", curve_grids),
+    ("Training", "Median, smallest and largest member of a run; a solved member keeps its last values.", curve_grids),
 )
 
 
@@ -160,7 +161,7 @@ def mirrored_to(cohort: Cohort) -> tuple[str, str]:
 def _mirrors(cohort: Cohort) -> list[tuple[str, str] | None]:
     """Entity and project of every run, None for one without W&B."""
     folders = sorted({Path(folder).parent for folder in cohort.members["folder"]})
-    loggers = [config(folder).get("logger") or {} for folder in folders]
+    loggers = [configuration(folder).get("logger") or {} for folder in folders]
     return [(str(node.get("entity") or ""), str(node["project"])) if "project" in node else None for node in loggers]
 
 

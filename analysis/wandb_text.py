@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from analysis.growth import HORIZON_LEVEL, MIN_SEEDS
+from analysis.decay_law import MAX_MISFIT
+from analysis.growth import HORIZON_LEVEL, MIN_SEEDS, spoken_coverage
 
 ROOT = Path(__file__).parents[1]
 _MARKUP = re.compile(r"[\\`*\[\]<&|~$]|(?<![^\W_])_|_(?![^\W_])")
@@ -16,12 +17,19 @@ METHODS = f"""
   earlier.
 - **Relative input gradient** g(τ) = ‖∂L/∂x at t\\* − τ‖ / ‖∂L/∂x at t\\*‖, dimensionless, per sample; a member's
   profile is the median over samples.
+- **Bidirectional networks**: wherever it says lag, the distance to the nearest end that is read; of the two steps at
+  one distance the larger gradient counts.
 - **Growth rate** λ, in nats per step: least-squares slope of ln g(τ) for τ ≥ 1; −∞ if exact zeros cut a profile off.
 - **Gradient horizon**, in steps: first lag from which the median profile stays under {HORIZON_LEVEL:g}; "> n" if it
-  never does within the sequence.
-- **Verdict**: *stable* if the 95 % bootstrap interval of the median rate over seeds lies inside ± ln 10 / longest lag,
+  never does within the sequence. A run's summary has a number of steps only where it was measured; one that is
+  censored stands under _beyond, and in panels of its own.
+- **Intervals over seeds** run from one seed's value to another's, and cover the median with a known probability:
+  {spoken_coverage([MIN_SEEDS])} with {MIN_SEEDS} seeds, where it is their range; 95 % or more from {MIN_SEEDS + 1} on.
+- **Verdict**: *stable* if the interval of the median rate over seeds lies inside ± ln 10 / longest lag,
   *vanishing* or *exploding* if it lies wholly beyond, else *undecided*; not estimable with fewer than {MIN_SEEDS}
   seeds.
+- **Decay law**: *exponential* or *power law* if that line explains the profile; *neither* if what the better of the
+  two leaves over is structured and exceeds {100 * MAX_MISFIT:.1f} % of its change. See the profile then.
 - **Solved**: Wilson interval; steps to solve: Kaplan–Meier median, censored at the budget.
 - **Panels** read what each run has logged: low, median and high are taken over the members (seeds) of one run; where
   several runs of a model share a panel, the line is their median and the band their range. A member that diverged is

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
 from gradhorizon.measurements.input_gradients import InputGradients
 from gradhorizon.measurements.parameter_gradients import ParameterGradients
@@ -18,6 +19,27 @@ from gradhorizon.records import METRICS, MemberRecords, Table, write_json
 INPUT_GRADIENTS = InputGradients.table
 PARAMETER_GRADIENTS = ParameterGradients.table
 Profile = Callable[[np.ndarray], np.ndarray]
+
+
+def config_of(
+    cell: str, initialization: str, model: Mapping[str, Any] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """A configuration as a launch resolves it, as far as analysis reads it.
+
+    Args:
+        cell: import path below ``gradhorizon.cells``.
+        initialization: the same.
+        model: further keys of the model.
+        settings: arguments of the initialisation; a ``nonlinearity`` goes to the cell.
+    """
+    of_cell = {"nonlinearity": settings.pop("nonlinearity")} if "nonlinearity" in settings else {}
+    built = {"_target_": f"gradhorizon.cells.{initialization}", "_partial_": True, **settings}
+    node = {"_target_": f"gradhorizon.cells.{cell}", "_partial_": True, "hidden_size": 64, "initialization": built}
+    readout = {"_target_": "gradhorizon.readouts.StateReadout", "_partial_": True}
+    return {
+        "num_layers": 1,
+        "model": {"cell": node | of_cell, "bidirectional": False, "readout": readout, **(model or {})},
+    }
 
 
 def exponential(rate: float) -> Profile:
@@ -33,6 +55,7 @@ class SyntheticRun:
         init: relative profile at step 0, or one per seed.
         trained: relative profile at the end, or one per seed.
         untold: what else makes its identity differ, which no recorded field tells.
+        config: what config.yaml holds; None for none.
         outcomes: one per seed: a step (solved then), None (budget exhausted), "diverged", "running" or "failed".
     """
 
@@ -56,6 +79,7 @@ class SyntheticRun:
     experiment: str = "synthetic"
     results_version: int = 1
     untold: str = ""
+    config: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -72,6 +96,8 @@ class SyntheticRun:
         """The run's folder below `root`, with run.json, member.json and records."""
         folder = root / self.experiment / self.name
         write_json(self._run_json(), folder / "run.json")
+        if self.config is not None:
+            OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
         for index, outcome in enumerate(self.outcomes):
             self._write_member(folder / f"seed-{self.first_seed + index}", index, outcome)
         return folder

@@ -74,7 +74,7 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
 
     Columns: series, task, seq_len, input_len, dtype, loss_scale, num_seeds, span (longest lag, steps); rate, rate_low,
     rate_high (nats per step), underflow_lag, underflow_lag_low, underflow_lag_high, zero_lag, expected (steps, infinite
-    beyond the span): medians over seeds and their 95 % bootstrap intervals, ranges below `growth.MIN_SEEDS`; start
+    beyond the span): medians over seeds and their intervals, ranges below `growth.MIN_SEEDS`; start
     (median over seeds, loss per input unit); color, marker.
     """
     groups = seed_lags(cohort).groupby([*CELL, *_FORMAT], sort=True)
@@ -112,19 +112,13 @@ def middle(values: Float[np.ndarray, "... M"]) -> Any:
 
 
 def interval_of_median(values: Float[np.ndarray, " M"]) -> tuple[float, float]:
-    """95 % bootstrap interval (percentile) of `middle` over seeds, their range with fewer than `growth.MIN_SEEDS`.
-
-    Percentile, as for a horizon: a lag may be censored, which has no mean and no acceleration.
+    """`growth.median_interval`, the range with fewer than `growth.MIN_SEEDS` seeds.
 
     Args:
         values: one per seed, shape (M,); infinite where censored.
     """
-    if len(values) < growth.MIN_SEEDS:
-        return float(values.min()), float(values.max())
-    draws = np.random.default_rng(0).integers(len(values), size=(1999, len(values)))
-    tail = (1 - growth.CONFIDENCE) / 2
-    low, high = np.quantile(middle(values[draws]), [tail, 1 - tail], method="inverted_cdf")
-    return float(low), float(high)
+    interval = growth.median_interval(values)
+    return (interval.low, interval.high) if interval else (float(values.min()), float(values.max()))
 
 
 def plot(table: pd.DataFrame, ax: Axes) -> None:
@@ -210,10 +204,12 @@ def seeds(table: pd.DataFrame) -> str:
 
 
 def _lag_legend(table: pd.DataFrame) -> str:
+    counts = table["num_seeds"]
+    bars = f"{growth.spoken_coverage(counts)} interval" if counts.max() >= growth.MIN_SEEDS else "range"
     return (
         "Underflow lag: first lag from which on at least half of the probe samples have nothing but zero or subnormal "
         f"entries in ∂L(t*)/∂x(t*−τ). Point: median over seeds ({seeds(table)}) of lag and of growth "
-        "rate λ, the latter of the largest entry in float64; bars: 95 % bootstrap interval over seeds. "
+        f"rate λ, the latter of the largest entry in float64; bars: {bars} over seeds. "
         "Theory: an exponential from g(0), the largest entry at lag 0 (dashed: median of the models), meets "
         "the smallest normal number m of the format; s is the loss scale. At initialisation."
     )

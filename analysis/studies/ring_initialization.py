@@ -21,8 +21,8 @@ from matplotlib.ticker import NullFormatter
 
 from analysis import appearance, command_line
 from analysis.cohort import MEMBER, Cohort, records
-from analysis.decay_law import MIN_EVIDENCE, UNDECIDED, columns, decay_law
-from analysis.growth import MIN_SEEDS, growth_rate, rate_interval
+from analysis.decay_law import EXPONENTIAL, MIN_EVIDENCE, POWER_LAW, columns, decay_law
+from analysis.growth import MIN_SEEDS, growth_rate, rate_interval, spoken_coverage
 from analysis.studies.spectra import settings
 from gradhorizon.records import RecordsError
 from gradhorizon.theory import ring_second_moment
@@ -150,7 +150,7 @@ def plot_evidence(table: pd.DataFrame, ax: Axes) -> None:
         x, color = places[row["r_max"]] + sides[row["hidden_size"]], colors[row["r_max"]]
         ax.vlines(x, row["decay_evidence_low"], row["decay_evidence_high"], color=color, linewidth=1.2)
         ax.plot(x, row["decay_evidence"], color=color, marker=markers[row["hidden_size"]], markersize=5,
-                markerfacecolor="white" if row["decay_law"] == UNDECIDED else color)  # fmt: skip
+                markerfacecolor=color if row["decay_law"] in (EXPONENTIAL, POWER_LAW) else "white")  # fmt: skip
     ax.set_xticks(list(places.values()), [f"{r_max:g}" for r_max in places])
     ax.set_xlim(-0.5, len(places) - 0.5)
     ax.set_yscale("symlog", linthresh=1.0, linscale=0.7)
@@ -195,7 +195,7 @@ def _legends(profiles: pd.DataFrame) -> list[list[Any]]:
     marks = [
         Line2D([], [], color=appearance.INK, linestyle="--", linewidth=0.9, label="theory, H → ∞"),
         Line2D([], [], color=appearance.INK, linestyle="none", marker="o", markersize=5, markerfacecolor="white",
-               label="hollow: undecided"),
+               label="hollow: neither law, or undecided"),
         Patch(color=NEUTRAL_COLOR, label="as good as each other"),
     ]  # fmt: skip
     return [[*radii, *sizes], marks]
@@ -209,7 +209,7 @@ def _footnote(profiles: pd.DataFrame) -> str:
         "g(τ) = ‖∂L(t*)/∂s(t*−τ)‖ / ‖∂L(t*)/∂s(t*)‖ of the whole state at initialisation. Line: median over seeds "
         f"({seeds}); band: {band} of the seeds. Dashed: square root of E|λ|^(2τ). Evidence: ln(residual scatter about "
         "the power law / about the exponential), fitted to the same log-spaced lags; point: median over seeds, bar: "
-        f"95 % bootstrap interval. Curves below {LOWEST_DRAWN:.0e} leave the panel."
+        f"{spoken_coverage(counts)} interval. Curves below {LOWEST_DRAWN:.0e} leave the panel."
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.cohort import Cohort, read_cohort
-from tests.synthetic_runs import SyntheticRun, exponential
+from tests.synthetic_runs import SyntheticRun, config_of, exponential
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -31,7 +31,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     init = [exponential(-0.6), exponential(-0.5), exponential(-0.4)]
     for seq_len in (50, 100):
-        SyntheticRun(seq_len=seq_len, input_len=seq_len + 20, init=init).write(root)
+        config = config_of("lstm.LSTM", "initialization.uniform")
+        SyntheticRun(seq_len=seq_len, input_len=seq_len + 20, init=init, config=config).write(root)
     SyntheticRun(model=HOSTILE, init=exponential(0.0), color=None, marker=None, outcomes=(None, "diverged", 200)).write(
         root
     )

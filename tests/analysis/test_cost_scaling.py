@@ -66,7 +66,7 @@ def test_fewer_seeds_have_none_and_say_so(tmp_path: Path) -> None:
     write_costs(tmp_path, [0.9, 0.95, 1.0, 1.05])
     table = cost_scaling.summarise(read_cohort([tmp_path]))
     assert table[["exponent_low", "exponent_high"]].isna().to_numpy().all()
-    assert (cost_scaling.spoken(table)["95 % interval"] == "not estimable (4 seeds)").all()
+    assert (cost_scaling.spoken(table)["interval"] == "not estimable (4 seeds)").all()
 
 
 def test_what_was_measured_later_does_not_count(tmp_path: Path) -> None:

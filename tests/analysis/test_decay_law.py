@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 
-from analysis.decay_law import MIN_EVIDENCE, DecayLaw, columns, decay_law, even_handed, fit_laws
+from analysis.decay_law import MAX_MISFIT, MIN_EVIDENCE, DecayLaw, columns, decay_law, even_handed, fit_laws
 from gradhorizon import theory
 
 LAGS = np.arange(300)
 SPARSE = np.unique(np.geomspace(1, 1000, 48).round().astype(int))
+NAMELESS = ("neither", "undecided")
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -41,7 +43,7 @@ def random_walk(generator: np.random.Generator, size: int) -> np.ndarray:
 
 
 def noisy(profile: np.ndarray, scale: float, draw: Draw = white, seed: int = 0) -> np.ndarray:
-    return profile * np.exp(scale * draw(np.random.default_rng(seed), len(profile)))
+    return profile * np.exp(scale * draw(np.random.default_rng(seed), profile.shape[-1]))
 
 
 @pytest.mark.parametrize("lags", [LAGS, SPARSE], ids=["dense", "log-spaced"])
@@ -76,14 +78,80 @@ def test_laws_are_found_through_noise_that_persists(draw: Draw) -> None:
 
 @pytest.mark.parametrize(("draw", "scale"), [(white, 0.3), (white, 3.0), (persistent, 2.0), (random_walk, 0.5)])
 def test_noise_has_no_law(draw: Draw, scale: float) -> None:
-    assert decay_law(LAGS, noisy(np.ones(300), scale, draw)).law == "undecided"
+    assert decay_law(LAGS, noisy(np.ones(300), scale, draw)).law in NAMELESS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("draw", "scale"), [(white, 0.3), (white, 3.0), (persistent, 2.0), (random_walk, 0.5)])
 def test_pure_noise_is_given_a_law_at_most_once_in_twenty(draw: Draw, scale: float) -> None:
     laws = [decay_law(LAGS[:100], noisy(np.ones(100), scale, draw, seed)).law for seed in range(200)]
-    assert sum(law != "undecided" for law in laws) <= 10
+    assert sum(law not in NAMELESS for law in laws) <= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [0.05, 0.2])
+@pytest.mark.parametrize("num_lags", [30, 400])
+@pytest.mark.parametrize("num_seeds", [5, 20])
+def test_laws_keep_their_names_through_white_noise_in_95_percent(scale: float, num_lags: int, num_seeds: int) -> None:
+    lags = np.arange(num_lags)
+    for law, profile in (("exponential", exponential(lags, -0.3)), ("power law", power_law(lags, 2.0))):
+        drawn = [np.random.default_rng([seed, 1]).standard_normal((num_seeds, num_lags)) for seed in range(200)]
+        laws = [decay_law(lags, profile * np.exp(scale * noise)).law for noise in drawn]
+        assert laws.count(law) >= 190
+
+
+def floored(lags: np.ndarray, floor: float) -> np.ndarray:
+    return np.asarray(np.exp(-0.3 * lags) + floor)
+
+
+NEITHER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    **{f"floor at {floor:g}": partial(floored, floor=floor) for floor in (1e-2, 1e-3, 1e-4)},
+    "two exponentials": lambda lags: 0.9 * np.exp(-0.5 * lags) + 0.1 * np.exp(-0.01 * lags),
+    "stretched exponential": lambda lags: np.exp(-np.sqrt(lags)),
+    "two slopes": lambda lags: np.exp(np.where(lags < 20, -0.3 * lags, -6 - 0.03 * (lags - 20))),
+    "growth up to a ceiling": lambda lags: 1 / (np.exp(-0.3 * lags) + 1e-3),
+}
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.05])
+@pytest.mark.parametrize("num_lags", [50, 100, 200, 400, 1000])
+@pytest.mark.parametrize("name", NEITHER)
+def test_profile_that_bends_follows_neither_law(name: str, num_lags: int, scale: float) -> None:
+    lags = np.arange(num_lags)
+    found = decay_law(lags, noisy(NEITHER[name](lags), scale))
+    assert found.law == "neither"
+    assert found.reason == f"structured misfit of {100 * found.misfit:.0f} %"
+    assert MAX_MISFIT < found.misfit < 0.2
+
+
+@pytest.mark.parametrize("num_lags", [100, 200, 400, 1000])
+def test_floor_is_seen_as_soon_as_it_is_reached(num_lags: int) -> None:
+    lags = np.arange(num_lags)
+    assert decay_law(lags, noisy(np.exp(-0.3 * lags) + 1e-6, 0.05)).law == "neither"
+    assert decay_law(lags[:46], noisy(np.exp(-0.3 * lags[:46]) + 1e-6, 0.05)).law == "exponential"
+
+
+@pytest.mark.parametrize("num_lags", [50, 100, 400])
+def test_misfit_of_one_bend_is_that_of_a_naive_loop(num_lags: int) -> None:
+    lags = np.arange(num_lags)
+    found = decay_law(lags, np.tile(np.exp(-np.sqrt(lags)), (5, 1)))
+    chosen = lags[1:][even_handed(lags[1:])].astype(float)
+    fits = []
+    for x in (chosen, np.log(chosen)):
+        design = np.stack([x, np.ones_like(x)], axis=1)
+        coefficients, residual, *_ = np.linalg.lstsq(design, -np.sqrt(chosen), rcond=None)
+        left = -np.sqrt(chosen) - design @ coefficients
+        change = coefficients[0] * (x[-1] - x[0])
+        products = [left[i] * left[i + 1] for i in range(len(left) - 1)]
+        fits.append((float(residual[0]), math.sqrt(sum(products) / len(products)) / abs(change)))
+    assert found.misfit == pytest.approx(min(fits)[1], rel=1e-9)
+
+
+def test_seeds_that_differ_in_slope_keep_their_law() -> None:
+    rates = np.array([-0.2, -0.3, -0.4, -0.5, -0.6])
+    assert decay_law(LAGS, noisy(np.exp(np.outer(rates, LAGS)), 0.05)).law == "exponential"
+    exponents = np.array([1.0, 1.5, 2.0, 2.5, 3.0])
+    assert decay_law(LAGS, noisy(np.maximum(LAGS, 1.0) ** -exponents[:, np.newaxis], 0.05)).law == "power law"
 
 
 def halfway(longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,12 +165,17 @@ def test_profile_halfway_between_the_laws_is_evidence_for_neither(longest: int) 
     fitted = fit_laws(lags, profile)
     assert fitted is not None
     assert abs(fitted.evidence) < MIN_EVIDENCE
-    assert decay_law(lags, np.tile(profile, (5, 1))).reason == "neither law is clearly better"
+    assert decay_law(lags, np.tile(profile, (5, 1))).law in NAMELESS
 
 
 def test_law_that_misses_the_profile_is_not_preferred_for_missing_less() -> None:
     steps = np.where(LAGS < 150, 1.0, 1e-3)
-    assert decay_law(LAGS, noisy(steps, 0.01)).reason == "neither law explains it"
+    assert decay_law(LAGS, noisy(steps, 0.01)).law == "neither"
+
+
+def test_scatter_without_structure_that_hides_any_law_is_undecided() -> None:
+    found = decay_law(LAGS, noisy(exponential(LAGS, -0.01), 0.8, seed=3))
+    assert found.law == "undecided"
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3])
@@ -168,10 +241,8 @@ def test_one_seed_that_follows_the_other_law_leaves_five_undecided() -> None:
     assert decay_law(LAGS, profiles).reason == "neither law is clearly better"
 
 
-@pytest.mark.parametrize(("r_max", "law"), [(0.99, "exponential"), (1.0, "power law")])
-def test_ring_up_to_the_unit_circle_is_a_power_law_and_a_smaller_one_decays_exponentially(
-    r_max: float, law: str
-) -> None:
+@pytest.mark.parametrize(("r_max", "law"), [(0.9, "exponential"), (0.99, "neither"), (1.0, "power law")])
+def test_ring_up_to_the_unit_circle_is_a_power_law_and_a_small_one_decays_exponentially(r_max: float, law: str) -> None:
     lags = np.arange(1000)
     found = decay_law(lags, noisy(np.sqrt(theory.ring_second_moment(lags, 0.0, r_max)), 0.01))
     assert found.law == law

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.growth import (
     Horizon,
     Interval,
     classify,
+    coverage,
     gradient_horizon,
     growth_rate,
     horizon_interval,
+    median_interval,
     median_profile,
     rate_interval,
+    spoken_coverage,
     tendency,
     verdict,
 )
@@ -148,6 +154,54 @@ def test_rate_interval_holds_the_median_and_stays_within_the_seeds() -> None:
     interval = rate_interval(rates)
     assert interval is not None
     assert rates.min() <= interval.low < np.median(rates) < interval.high <= rates.max()
+
+
+@pytest.mark.parametrize("num_seeds", [6, 7, 8, 9, 10, 20, 51])
+def test_interval_of_the_median_is_that_of_scipy(num_seeds: int) -> None:
+    values = np.random.default_rng(num_seeds).normal(size=num_seeds)
+    expected: Any = stats.quantile_test(values, q=0, p=0.5).confidence_interval(0.95)
+    assert median_interval(values) == Interval(float(expected.low), float(expected.high))
+
+
+@pytest.mark.parametrize("num_seeds", [5, 6, 9, 10, 20])
+def test_coverage_is_that_of_all_ways_to_fall_on_either_side_of_the_median(num_seeds: int) -> None:
+    interval = median_interval(np.arange(num_seeds, dtype=float))
+    assert interval is not None
+    num_below = np.array([sum(sides) for sides in itertools.product((0, 1), repeat=min(num_seeds, 10))])
+    if num_seeds > 10:
+        num_below = np.add.outer(num_below, num_below).ravel()
+    is_covered = (num_below > interval.low) & (num_below < interval.high + 1)
+    assert coverage(num_seeds) == pytest.approx(is_covered.mean(), rel=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_seeds", [5, 6, 10, 20])
+@pytest.mark.parametrize("name", ["normal", "lognormal", "standard_cauchy"])
+def test_interval_covers_the_median_as_often_as_it_says(name: str, num_seeds: int) -> None:
+    median, num_draws = (1.0 if name == "lognormal" else 0.0), 20_000
+    drawn = getattr(np.random.default_rng(num_seeds), name)(size=(num_draws, num_seeds))
+    intervals = [interval for values in drawn if (interval := median_interval(values))]
+    share = np.mean([interval.low <= median <= interval.high for interval in intervals])
+    standard_error = math.sqrt(coverage(num_seeds) * (1 - coverage(num_seeds)) / num_draws)
+    assert abs(share - coverage(num_seeds)) < 4 * standard_error
+
+
+def test_coverage_is_said_of_the_seeds_that_have_an_interval() -> None:
+    assert spoken_coverage([5, 5, 3]) == "93.75 %"
+    assert spoken_coverage([6]) == "96.88 %"
+    assert spoken_coverage([5, 20]) == "93.75 to 95.86 %"
+    assert spoken_coverage([1, 4]) == "–"
+
+
+def test_interval_of_censored_values_ends_where_nothing_is_known() -> None:
+    assert median_interval(np.array([3.0, math.inf, 1.0, 2.0, math.inf])) == Interval(1.0, math.inf)
+
+
+def test_horizon_interval_leaves_out_a_seed_without_a_number() -> None:
+    profiles = np.exp(np.outer([-1.0, -0.9, -0.8, -0.7, -0.6, 0.0], LAGS))
+    profiles[5] = np.nan
+    assert horizon_interval(LAGS, profiles) == (Horizon(7, False), Horizon(12, False))
+    assert horizon_interval(LAGS, profiles[1:]) is None
 
 
 def test_horizon_interval_spans_the_seeds_and_says_what_is_censored() -> None:

@@ -121,12 +121,10 @@ def test_interval_of_few_seeds_is_their_range() -> None:
     assert interval_of_median(np.array([3.0, math.inf, 2.0])) == (2, math.inf)
 
 
-def test_interval_is_that_of_an_enumeration_of_all_resamples() -> None:
-    values = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
-    draws = np.stack(np.meshgrid(*[np.arange(5)] * 5), axis=-1).reshape(-1, 5)
-    medians = np.sort(np.sort(values[draws], axis=1)[:, 2])
-    exact = medians[int(0.025 * len(medians))], medians[int(0.975 * len(medians))]
-    assert interval_of_median(values) == exact
+def test_interval_of_enough_seeds_runs_between_two_of_them_and_may_be_censored() -> None:
+    values = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, math.inf, math.inf])
+    assert interval_of_median(values) == (2, math.inf)
+    assert interval_of_median(values[:5]) == (1, 16)
 
 
 def test_stable_gradient_is_never_expected_to_underflow(tmp_path: Path) -> None:

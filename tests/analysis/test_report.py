@@ -9,10 +9,12 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis import report
 from analysis.cohort import Cohort, read_cohort
+from analysis.sparkline import HEIGHT, WIDTH, sparkline
 from tests.analysis.conftest import HOSTILE, ODD
 from tests.synthetic_runs import SyntheticRun
 
@@ -94,6 +96,28 @@ def test_report_of_unfinished_runs_lists_what_is_absent(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<td>failed</td>" in page
     assert "no parameter_gradients recorded" in page
+
+
+def test_profile_of_neither_law_is_sketched_beside_the_word(tmp_path: Path) -> None:
+    floor, straight = (lambda lags: np.exp(-0.5 * lags) + 1e-4), (lambda lags: np.exp(-0.5 * lags))
+    SyntheticRun(model="bent", init=floor, trained=straight, outcomes=(None,) * 5).write(tmp_path)
+    page = report.html(read_cohort([tmp_path]))
+    assert page.count('<svg class="spark"') == 1
+    assert re.search(r"see its profile<svg .*?lag 0 to 69, 4.0 decades from top to bottom", page)
+
+
+def test_sketch_runs_from_the_largest_gradient_to_the_smallest_and_breaks_at_zeros() -> None:
+    norms = np.array([1.0, 0.1, 0.0, np.nan, 1e-2, 1e-3])
+    path = re.search(r'd="([^"]+)"', sparkline(np.arange(6.0), norms))
+    assert path is not None
+    marks = [(mark[0], *map(float, mark[1:].split())) for mark in re.findall(r"[ML][^ML]+", path[1])]
+    top, bottom, width = 1.0, HEIGHT - 1.0, WIDTH - 2.0
+    assert [mark[0] for mark in marks] == ["M", "L", "M", "L"]
+    assert [mark[1] for mark in marks] == pytest.approx([1 + width * lag / 5 for lag in (0, 1, 4, 5)], abs=0.06)
+    assert [mark[2] for mark in marks] == pytest.approx(
+        [top + (bottom - top) * decades / 3 for decades in (0, 1, 2, 3)], abs=0.06
+    )
+    assert sparkline(np.arange(3.0), np.zeros(3)) == ""
 
 
 def _browse(folder: Path) -> subprocess.CompletedProcess[str]:

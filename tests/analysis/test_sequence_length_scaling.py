@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.appearance import panels, styled
 from analysis.cohort import Cohort, read_cohort
-from analysis.sequence_length_scaling import summarise
+from analysis.report_charts import scaling_panels
+from analysis.sequence_length_scaling import draw, plot, summarise
 from tests.synthetic_runs import SyntheticRun, exponential
 
 
@@ -60,6 +62,54 @@ def test_seeds_split_between_two_folders_are_one_point(tmp_path: Path) -> None:
     row = _row(read_cohort([tmp_path]), "at init")
     assert row["num_seeds"] == 2
     assert row["rate"] == pytest.approx(-0.5, rel=1e-9)
+
+
+@pytest.fixture
+def partly_censored(tmp_path: Path) -> Cohort:
+    """Five seeds over 69 lags: at init the median reaches 14 steps and one beyond, in the end all but one do."""
+    slow = [exponential(rate) for rate in (-0.6, -0.5, -0.5, -0.4, 0.0)]
+    reaching = [exponential(rate) for rate in (-0.5, 0.0, 0.0, 0.0, 0.0)]
+    SyntheticRun(init=slow, trained=reaching, outcomes=(None,) * 5).write(tmp_path)
+    return read_cohort([tmp_path])
+
+
+def test_ends_of_an_interval_are_censored_apart_from_the_point(partly_censored: Cohort) -> None:
+    names = [f"{name}{end}" for name in ("horizon_low", "horizon", "horizon_high") for end in ("", "_is_censored")]
+    assert [_row(partly_censored, "at init")[name] for name in names] == [12, False, 14, False, 69, True]
+    assert [_row(partly_censored, "after training")[name] for name in names] == [14, False, 69, True, 69, True]
+
+
+@pytest.mark.parametrize(("stage", "num_hollow"), [("at init", 0), ("after training", 1)])
+def test_censored_points_are_hollow_and_whatever_is_censored_has_an_arrow(
+    partly_censored: Cohort, stage: str, num_hollow: int
+) -> None:
+    table = summarise(partly_censored)
+    with styled():
+        ax = panels(1, 1)[1][0, 0]
+        plot(table[table["stage"] == stage], ax, "horizon")
+    drawn = [(line, np.asarray(line.get_ydata()).tolist()) for line in ax.lines]
+    arrows = [y for line, y in drawn if line.get_marker() == r"$\uparrow$" and y]
+    assert arrows == [[pytest.approx(69 * 1.16)]] * (1 + num_hollow)
+    assert [y for line, y in drawn if line.get_markerfacecolor() == "white" and y] == [[69.0]] * num_hollow
+
+
+def test_report_draws_censored_horizons_hollow_and_with_an_arrow(partly_censored: Cohort) -> None:
+    specs = {panel.title: panel.spec for panel in scaling_panels(summarise(partly_censored))}
+    hollow, arrows = {}, {}
+    for stage in ("at init", "after training"):
+        spec = specs[f"gradient horizon · {stage}"]
+        marks = [(layer["mark"], spec["datasets"][layer["data"]["name"]]) for layer in spec["layer"]]
+        hollow[stage] = [row["said"] for mark, own in marks if mark.get("filled") is False for row in own]
+        arrows[stage] = [list(own[0].values())[-1] for mark, own in marks if mark["type"] == "text"]
+    assert hollow == {"at init": [], "after training": ["> 69"]}
+    assert arrows == {"at init": [69.0], "after training": [69.0, 69.0]}
+
+
+def test_legend_says_what_the_bars_cover(partly_censored: Cohort) -> None:
+    with styled():
+        figure = draw(summarise(partly_censored), "")
+    said = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    assert "Bar: 93.75 % interval of the median over seeds. Hollow: the point itself is censored." in said
 
 
 def test_zero_lags_are_counted(tmp_path: Path) -> None:

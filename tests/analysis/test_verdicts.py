@@ -111,6 +111,21 @@ def test_spoken_law_names_exponent_evidence_or_the_reason(decaying: pd.DataFrame
     assert verdicts.spoken_law(records(table)[0], "init") == "undecided: not estimable (3 seeds)"
 
 
+def test_interval_is_spoken_with_its_coverage(decaying: pd.DataFrame) -> None:
+    assert verdicts.spoken_law(records(decaying)[0], "trained").startswith(
+        "power law, α = 0.50 (0.48 to 0.52, 93.75 %)"
+    )
+    assert decaying["coverage_init"].tolist() == [0.9375]
+
+
+def test_profile_of_neither_law_is_said_to_be_looked_at(tmp_path: Path) -> None:
+    SyntheticRun(init=lambda lags: np.exp(-0.5 * lags) + 1e-4, outcomes=(None,) * 5).write(tmp_path)
+    row = records(verdicts.summarise(read_cohort([tmp_path])))[0]
+    assert (row["decay_law_init"], verdicts.short_law(row, "init")) == ("neither", "none")
+    misfit = f"{100 * row['decay_misfit_init']:.0f} %"
+    assert verdicts.spoken_law(row, "init") == f"neither: structured misfit of {misfit}; see its profile"
+
+
 def test_terminal_shows_the_law_in_a_word(decaying: pd.DataFrame) -> None:
     stream = io.StringIO()
     verdicts.show(decaying, Console(file=stream, width=verdicts.TERMINAL_WIDTH))

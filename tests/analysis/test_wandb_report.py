@@ -24,7 +24,7 @@ from gradhorizon.mirrors import run_log
 from tests.analysis.conftest import HOSTILE, ODD
 from tests.mirrors.offline_reader import OfflineRun, read_offline_run
 from tests.runs_on_disk import run
-from tests.synthetic_runs import SyntheticRun
+from tests.synthetic_runs import SyntheticRun, exponential
 from tests.wandb_stub import API_KEY, WandbStub
 
 Spec = dict[str, Any]
@@ -115,9 +115,30 @@ def test_profiles_are_drawn_over_lag_with_the_members_range(spec: Spec) -> None:
 def test_horizon_is_drawn_against_length_on_logarithmic_axes(spec: Spec) -> None:
     scatters = [panel["config"] for panel in panels(spec) if panel["viewType"] == "Scatter Plot"]
     horizons = [scatter for scatter in scatters if "gradient_horizon_steps" in scatter["yAxis"]]
-    assert len(horizons) == 2
+    assert len(horizons) == 3
     assert all(scatter["xAxis"] == "config:seq_len.value" for scatter in scatters)
     assert all(scatter["xAxisLogScale"] and scatter["yAxisLogScale"] for scatter in horizons)
+
+
+def test_censored_horizons_have_a_panel_of_their_own(spec: Spec, tmp_path: Path) -> None:
+    # At init lstm is measured and the other model censored; after training everything reaches beyond.
+    key = run_log.HORIZON_KEY
+    drawn = {panel["config"].get("yAxis"): panel["config"]["chartTitle"] for panel in panels(spec)}
+    assert drawn[f"summary:{key}_init/median"].startswith("Gradient horizon at init")
+    assert drawn[f"summary:{key}_init/median_beyond"].startswith("Censored: gradient horizon at init beyond")
+    assert drawn[f"summary:{key}_last/median_beyond"].startswith("Censored: gradient horizon after training beyond")
+    assert f"summary:{key}_last/median" not in drawn
+    SyntheticRun(outcomes=(None,), trained=exponential(-0.4)).write(tmp_path)
+    of_one = written(read_cohort([tmp_path]), tmp_path)
+    assert not any("Censored" in title for title in titles(of_one))
+
+
+def test_training_curves_show_the_spread_over_members(spec: Spec) -> None:
+    curves = [panel["config"]["metrics"] for panel in panels(spec) if panel["config"]["xAxis"] == "step"]
+    assert curves
+    for metrics in curves:
+        assert [name.rpartition("/")[2] for name in metrics] == ["median", "low", "high"]
+        assert len({name.rpartition("/")[0] for name in metrics}) == 1
 
 
 def test_run_sets_hold_exactly_the_runs_of_their_setting(cohort: Cohort, spec: Spec) -> None:

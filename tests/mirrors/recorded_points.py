@@ -45,7 +45,9 @@ def points_of_records(folder: Path, seeds: Sequence[int]) -> set[Point]:
         for step in sorted(by_step):
             latest.update(by_step[step])
             points |= {("step", step, f"{key}/seed_{seed}", _word(value)) for seed, value in by_step[step].items()}
-            points.add(("step", step, f"{key}/median", _word(_median(list(latest.values())))))
+            known = [value for value in latest.values() if not math.isnan(value)] or [math.nan]
+            spread = {"median": _median(known), "low": min(known), "high": max(known)}
+            points |= {("step", step, f"{key}/{name}", _word(value)) for name, value in spread.items()}
     return points | set(_profile_points(folder, seeds))
 
 

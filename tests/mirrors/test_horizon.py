@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,33 @@ def history(tmp_path: Path) -> Rows:
 
 
 def test_summary_holds_the_horizon_of_members_and_median(history: Rows) -> None:
-    found = {
-        name: (history.summary[f"{HORIZON_KEY}_init/{name}"], history.summary[f"{HORIZON_KEY}_init/{name}_is_beyond"])
-        for name in ("seed_0", "seed_1", "seed_2", "median")
-    }
-    assert found == {"seed_0": (2, False), "seed_1": (2, False), "seed_2": (3, True), "median": (2, False)}
+    measured = {name: history.summary[f"{HORIZON_KEY}_init/{name}"] for name in ("seed_0", "seed_1", "median")}
+    assert measured == {"seed_0": 2, "seed_1": 2, "median": 2}
+    assert not any(history.summary[f"{HORIZON_KEY}_init/{name}_is_beyond"] for name in measured)
+    assert not any(f"{HORIZON_KEY}_init/{name}_beyond" in history.summary for name in measured)
+
+
+def test_censored_horizon_is_no_number_of_steps_but_what_it_lies_beyond(history: Rows) -> None:
+    key = f"{HORIZON_KEY}_init/seed_2"
+    assert (history.summary[f"{key}_is_beyond"], history.summary[f"{key}_beyond"]) == (True, 3)
+    assert key not in history.summary
+
+
+def test_profile_of_two_directions_is_logged_by_the_distance_to_the_nearest_end(tmp_path: Path) -> None:
+    rows = Rows()
+    log = RunLog(rows, replace(run_info(tmp_path), config={"model": {"bidirectional": True}}))
+    profile = 10.0 ** -np.array([0.0, 2.0, 4.0, 6.0, 4.0, 2.5, 0.0])
+    frame = input_gradient_rows(0, 0, "init", profile.tolist())
+    same = dict.fromkeys(("gradient_norm_median", "training_loss_gradient_norm_median"), 1.0)
+    log.table("input_gradients", frame.assign(lag_from_start=6 - frame["lag"], **same))
+    log.profiles()
+    key = f"{PROFILE_KEY}_init/median"
+    points = {row["lag"]: row[key] for row in rows.rows if key in row}
+    assert points == {0: 0.0, 1: pytest.approx(-2.0), 2: pytest.approx(-4.0), 3: pytest.approx(-6.0)}
+    assert rows.summary[f"{HORIZON_KEY}_init/median"] == 2
+    log.rest(is_finished=True)
+    longest = "probe/log10_relative_input_gradient/longest_lag/median"
+    assert [row[longest] for row in rows.rows if longest in row] == [pytest.approx(-6.0)]
 
 
 def test_range_of_the_members_is_logged_over_lag(history: Rows) -> None:

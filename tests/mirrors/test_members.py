@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gradhorizon.mirrors.members import MemberScalars, StepCollector, median_of_members
+from gradhorizon.mirrors.members import MemberScalars, StepCollector, spread_of_members
 
 NAN = math.nan
 
@@ -22,29 +22,41 @@ NAN = math.nan
     ],
 )
 def test_median_of_members_orders_infinities_and_leaves_nan_out(values: list[float], expected: float) -> None:
-    assert median_of_members(values) == expected
+    assert spread_of_members(values)["median"] == expected
 
 
 @pytest.mark.parametrize("values", [[], [NAN], [NAN, NAN]])
 def test_median_of_no_number_is_nan(values: list[float]) -> None:
-    assert math.isnan(median_of_members(values))
+    assert all(math.isnan(value) for value in spread_of_members(values).values())
 
 
-def test_row_holds_every_member_and_the_median() -> None:
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [([3.0, 1.0, 2.0], 1.0, 3.0), ([NAN, 5.0], 5.0, 5.0), ([math.inf, 1.0, NAN, -math.inf], -math.inf, math.inf)],
+)
+def test_spread_ends_at_the_smallest_and_the_largest_number(values: list[float], low: float, high: float) -> None:
+    spread = spread_of_members(values)
+    assert (spread["low"], spread["high"]) == (low, high)
+
+
+def test_row_holds_every_member_the_median_and_the_range() -> None:
     row = MemberScalars().row({"train/loss": {0: 1.0, 4: 3.0, 2: 8.0}})
     assert row == {
         "train/loss/seed_0": 1.0,
         "train/loss/seed_4": 3.0,
         "train/loss/seed_2": 8.0,
         "train/loss/median": 3.0,
+        "train/loss/low": 1.0,
+        "train/loss/high": 8.0,
     }
 
 
-def test_frozen_member_stays_in_the_median_but_gets_no_new_point() -> None:
+def test_frozen_member_stays_in_median_and_range_but_gets_no_new_point() -> None:
     scalars = MemberScalars()
     scalars.row({"train/loss": {0: 0.01, 1: 5.0, 2: 7.0}})
     row = scalars.row({"train/loss": {1: 4.0, 2: 6.0}})
-    assert row == {"train/loss/seed_1": 4.0, "train/loss/seed_2": 6.0, "train/loss/median": 4.0}
+    spread = {"train/loss/median": 4.0, "train/loss/low": 0.01, "train/loss/high": 6.0}
+    assert row == {"train/loss/seed_1": 4.0, "train/loss/seed_2": 6.0, **spread}
 
 
 def test_row_without_members_is_empty() -> None:

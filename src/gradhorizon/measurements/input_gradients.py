@@ -45,7 +45,8 @@ class InputGradients(ProbeMeasurement):
     r"""Norm of ∂L(t*)/∂x_t, x the encoder's output, against the lag, from one backward pass.
 
     Steps after t* are reported for bidirectional networks alone, with a negative lag: elsewhere they are
-    structurally 0. A bidirectional network is near its input at both ends, hence the second distance.
+    structurally 0. A bidirectional network is near its input at both ends, hence the second distance, and, of a long
+    sequence, as many reported steps near the first as near the last: `gradhorizon.read_ends` folds the profile.
 
     Args:
         schedule: when it fires.
@@ -77,14 +78,17 @@ class InputGradients(ProbeMeasurement):
 
     def read(self, probe: Probe) -> pd.DataFrame:
         """One row per reported step, latest first."""
-        steps = reported_steps(probe.input_len, probe.probed_step, self.max_lags, probe.network.bidirectional)
+        has_two_ends = probe.network.bidirectional
+        steps = reported_steps(probe.input_len, probe.probed_step, self.max_lags, has_two_ends, has_two_ends)
         rows = profile_rows(probe.input_gradient, probe.probed_step, steps)
         training_norms = sample_norms(_at(probe.training_loss_input_gradient, steps)).numpy(force=True)
         rows["training_loss_gradient_norm_median"] = log_quantiles(training_norms, [0.5])[0]
         return table_rows(self.table, rows)
 
 
-def reported_steps(input_len: int, probed_step: int, max_lags: int, has_later_steps: bool) -> list[int]:
+def reported_steps(
+    input_len: int, probed_step: int, max_lags: int, has_later_steps: bool, has_two_ends: bool = False
+) -> list[int]:
     """Steps t of a profile, latest first: all of at most `max_lags`, log-spaced in their distance to t* beyond.
 
     Args:
@@ -92,14 +96,18 @@ def reported_steps(input_len: int, probed_step: int, max_lags: int, has_later_st
         probed_step: t*.
         max_lags: the most lags that are listed one by one.
         has_later_steps: whether steps after t* are reported too.
+        has_two_ends: whether steps as near to the first as those are to t* are reported too.
 
     Example:
         >>> reported_steps(input_len=1000, probed_step=1000, max_lags=4, has_later_steps=False)
         [1000, 999, 990, 900, 1]
+        >>> reported_steps(1000, 1000, max_lags=4, has_later_steps=True, has_two_ends=True)
+        [1000, 999, 990, 900, 101, 11, 2, 1]
     """
     earlier = [probed_step - lag for lag in _lags(probed_step - 1, max_lags)]
     later = [probed_step + lag for lag in _lags(input_len - probed_step, max_lags)[1:]] if has_later_steps else []
-    return [*reversed(later), *earlier]
+    mirrored = [probed_step + 1 - t for t in earlier] if has_two_ends else []
+    return sorted({*later, *earlier, *mirrored}, reverse=True)
 
 
 def profile_rows(gradient: Float[Tensor, "B N E"], probed_step: int, steps: list[int]) -> dict[str, np.ndarray]:

@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
+from gradhorizon.read_ends import by_read_end
+
 MAX_COLUMNS = 16
 
 
-def digest(table: str, frame: pd.DataFrame) -> dict[str, float]:
+def digest(table: str, frame: pd.DataFrame, is_bidirectional: bool = False) -> dict[str, float]:
     """``split/quantity`` or ``split/quantity/qualifier`` -> value.
 
     Args:
         table: the table's name; one that is not known here gives the median of each of its float columns.
         frame: its rows of one member at one probe.
+        is_bidirectional: whether the network has two directions; its longest lag is the distance to the end nearest.
     """
     if frame.empty:
         return {}
+    if table == "input_gradients":
+        frame = by_read_end(frame, is_bidirectional)
     known = _DIGESTS.get(table)
     return known(frame) if known else _medians(table, frame)
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gradhorizon.mirrors.profiles import Array, HeatMap
+from gradhorizon.read_ends import NAME
 
 COLOR_MAP = "RdBu_r"  # white is 1: blue has vanished, red has exploded; colour-blind safe
 ZERO_COLOR = "#e6ab02"
@@ -37,7 +38,7 @@ def heat_map_figure(heat: HeatMap, title: str) -> Figure:
     members = "1 member" if heat.num_members == 1 else f"{heat.num_members} members"
     axes.set_title(f"{title}\nrelative input gradient: median over samples, then over {members}", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel(r"lag $\tau = t^* - t$ (steps)")
+    axes.set_xlabel(f"{NAME} (steps)" if heat.is_by_read_end else r"lag $\tau = t^* - t$ (steps)")
     axes.set_ylabel("optimizer steps completed")
     _label_rows(axes, heat.steps)
     return figure

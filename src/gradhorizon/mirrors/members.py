@@ -10,19 +10,21 @@ MemberValues = Mapping[str, Mapping[int, float]]
 """``split/quantity`` -> seed -> value."""
 
 
-def median_of_members(values: Iterable[float]) -> float:
-    """Median of the values that are numbers, infinities included; NaN if there are none.
+def spread_of_members(values: Iterable[float]) -> dict[str, float]:
+    """Median, smallest and largest of the values that are numbers, infinities included; NaN if there are none.
 
     Example:
-        >>> median_of_members([3.0, float("nan"), 1.0, 2.0])
-        2.0
+        >>> spread_of_members([3.0, float("nan"), 1.0, 2.0])
+        {'median': 2.0, 'low': 1.0, 'high': 3.0}
     """
-    known = [value for value in values if not math.isnan(value)]
-    return median(known) if known else math.nan
+    known = [value for value in values if not math.isnan(value)] or [math.nan]
+    return {"median": median(known), "low": min(known), "high": max(known)}
 
 
 class MemberScalars:
-    """One flat row per step: ``<key>/seed_<seed>`` of the members that reported, ``<key>/median`` of all of them.
+    """One flat row per step: ``<key>/seed_<seed>`` of the members that reported, and of all of them their spread.
+
+    The spread is ``<key>/median``, ``<key>/low`` and ``<key>/high``, the smallest and the largest.
 
     A member that no longer reports is frozen: its network does not change, so its last value stays in the median.
     Left out, the median would jump whenever a member is solved and then describe the unsolved ones alone.
@@ -44,7 +46,7 @@ class MemberScalars:
             latest.update(values)
             row.update({f"{key}/seed_{seed}": value for seed, value in values.items()})
             if latest and with_median:
-                row[f"{key}/median"] = median_of_members(latest.values())
+                row.update({f"{key}/{name}": value for name, value in spread_of_members(latest.values()).items()})
         return row
 
 

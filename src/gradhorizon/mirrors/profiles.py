@@ -2,7 +2,8 @@ r"""Input-gradient profiles of all members at all probes, gathered for one line 
 
 .. math:: \log_{10} \frac{\|\partial L_{t^*} / \partial x_{t^* - \tau}\|}{\|\partial L_{t^*} / \partial x_{t^*}\|}
 
-A true zero is :math:`-\infty` here, never a small number; a profile that was not measured is NaN.
+A true zero is :math:`-\infty` here, never a small number; a profile that was not measured is NaN. The lag of a
+bidirectional network is the distance to the nearest end that is read (`gradhorizon.read_ends`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradhorizon.read_ends import VALUE, by_read_end
 from gradhorizon.records import read_member_table
 
 TABLE = "input_gradients"
-VALUE = "relative_gradient_norm_median"
 MOMENTS = ("init", "solved", "last")
 MAX_LAGS = 1024
 LOG10_HORIZON_LEVEL = -3.0
@@ -34,12 +35,14 @@ class HeatMap:
         lags: lags of the columns, ascending.
         values: shape (steps, lags).
         num_members: how many members there are.
+        is_by_read_end: whether the lags are distances to the nearest end that is read.
     """
 
     steps: list[int]
     lags: list[int]
     values: Array
     num_members: int
+    is_by_read_end: bool = False
 
 
 class ProfileHistory:
@@ -49,9 +52,11 @@ class ProfileHistory:
 
     Args:
         seeds: seeds of the members.
+        is_bidirectional: whether their networks have two directions.
     """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
+    def __init__(self, seeds: Sequence[int], is_bidirectional: bool = False) -> None:
+        self._is_bidirectional = is_bidirectional
         self._profiles: dict[int, dict[int, pd.Series]] = {seed: {} for seed in seeds}
         self._moments: dict[str, dict[int, int]] = {"init": {}, "solved": {}}
 
@@ -66,7 +71,7 @@ class ProfileHistory:
     def add(self, rows: pd.DataFrame) -> None:
         """Add the rows of one member at one probe."""
         seed, step, phase = (rows[name].to_numpy()[0] for name in ("seed", "step", "phase"))
-        self._profiles.setdefault(int(seed), {})[int(step)] = _profile(rows)
+        self._profiles.setdefault(int(seed), {})[int(step)] = _profile(by_read_end(rows, self._is_bidirectional))
         self._moments.get(phase, {})[int(seed)] = int(step)
 
     def at(self, moment: str) -> pd.DataFrame:
@@ -91,7 +96,8 @@ class ProfileHistory:
         measured = [profiles for profiles in self._profiles.values() if profiles]
         lags = sorted({int(lag) for profiles in measured for profile in profiles.values() for lag in profile.index})
         members = [_history(profiles, steps, lags) for profiles in measured]
-        return HeatMap(steps, lags, median_over_members(np.stack(members)), len(members))
+        values = median_over_members(np.stack(members))
+        return HeatMap(steps, lags, values, len(members), self._is_bidirectional)
 
     def _last_steps(self) -> dict[int, int]:
         return {seed: max(profiles) for seed, profiles in self._profiles.items() if profiles}

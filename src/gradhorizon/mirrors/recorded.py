@@ -15,18 +15,21 @@ from gradhorizon.records import METRICS, read_json, read_member_table
 from gradhorizon.runs import recorded_tables
 
 
-def recorded_scalars(folder: Path, seeds: Sequence[int]) -> list[tuple[int, MemberValues]]:
+def recorded_scalars(
+    folder: Path, seeds: Sequence[int], is_bidirectional: bool = False
+) -> list[tuple[int, MemberValues]]:
     """The scalars of each optimizer step, ascending: metrics, and the digests of all other tables.
 
     Args:
         folder: the run's folder.
         seeds: seeds of the members to read; one that has recorded nothing is left out.
+        is_bidirectional: whether their networks have two directions.
     """
     steps: dict[int, dict[str, dict[int, float]]] = {}
     for seed in seeds:
         for name in sorted(recorded_tables(folder, seed)):
             frame = read_member_table(folder / f"seed-{seed}", name)
-            for step, scalars in () if frame is None else _scalars(name, frame):
+            for step, scalars in () if frame is None else _scalars(name, frame, is_bidirectional):
                 for key, value in scalars.items():
                     steps.setdefault(step, {}).setdefault(key, {})[seed] = value
     return sorted(steps.items())
@@ -47,11 +50,11 @@ def _member_sheet(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _scalars(name: str, frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
+def _scalars(name: str, frame: pd.DataFrame, is_bidirectional: bool) -> Iterator[tuple[int, dict[str, float]]]:
     if name == METRICS.name:
         keys = frame["split"].astype(str) + "/" + frame["metric"].astype(str)
         for step, key, value in zip(frame["step"], keys, frame["value"].to_numpy(np.float64), strict=True):
             yield int(step), {key: float(value)}
         return
     for _, rows in frame.groupby(["step", "phase"], sort=False):
-        yield int(rows["step"].iloc[0]), digest(name, rows)
+        yield int(rows["step"].iloc[0]), digest(name, rows, is_bidirectional)

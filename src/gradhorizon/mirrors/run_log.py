@@ -17,6 +17,7 @@ from gradhorizon.mirrors.members import MemberScalars, MemberValues, StepCollect
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.mirrors.profiles import MOMENTS, TABLE, ProfileHistory, gradient_horizon
 from gradhorizon.mirrors.recorded import recorded_scalars, unfinished_steps
+from gradhorizon.read_ends import is_bidirectional
 
 PROFILE_KEY = "profile/log10_relative_input_gradient"
 HORIZON_KEY = "profile/gradient_horizon_steps"
@@ -61,7 +62,8 @@ class RunLog:
         self._scalars = MemberScalars()
         self._steps = StepCollector()
         self._recorded: deque[tuple[int, MemberValues]] = deque()
-        self._profiles = ProfileHistory(info.seeds)
+        self._is_bidirectional = is_bidirectional(info.config)
+        self._profiles = ProfileHistory(info.seeds, self._is_bidirectional)
         self._first_step = 0
         for x_axis in ("step", "lag"):
             run.define_metric(x_axis, hidden=True)
@@ -71,7 +73,7 @@ class RunLog:
 
         To be called once, after records that belong to no checkpoint were set aside.
         """
-        self._recorded.extend(recorded_scalars(self._info.folder, self._info.seeds))
+        self._recorded.extend(recorded_scalars(self._info.folder, self._info.seeds, self._is_bidirectional))
         self._profiles.add_recorded(self._info.folder)
         if self._run.resumed and len(unfinished_steps(self._info.folder, self._info.seeds)) <= 1:
             # The last two steps may have come without all their members: they are written again.
@@ -87,7 +89,8 @@ class RunLog:
         if table == TABLE:
             self._profiles.add(frame)
         step, seed = int(frame["step"].to_numpy()[0]), int(frame["seed"].to_numpy()[0])
-        self.scalars(step, {key: {seed: value} for key, value in digest(table, frame).items()})
+        scalars = digest(table, frame, self._is_bidirectional)
+        self.scalars(step, {key: {seed: value} for key, value in scalars.items()})
 
     def catch_up(self, is_finished: bool) -> None:
         """Take what is recorded of later steps than those trained now: of an unfinished run as far as all members are.
@@ -111,7 +114,8 @@ class RunLog:
         """Write one row per lag: the log10 profiles of members, their median and range, at init, solved and last.
 
         A lag at which the gradient is exactly 0 has no point; the first such lag stands in the summary, as does the
-        gradient horizon of each profile.
+        gradient horizon of each profile: its number only where it was measured, so that no mean and no panel takes the
+        length of the sequence for one; where it lies beyond, what it lies beyond.
         """
         curves = pd.DataFrame(self._profile_columns()).sort_index()
         for lag, values in curves.iterrows():
@@ -139,8 +143,9 @@ class RunLog:
     def _write_horizon(self, key: str, profile: pd.Series) -> None:
         horizon = None if key.endswith(("/low", "/high")) else gradient_horizon(profile)
         if horizon is not None:
-            name = key.replace(PROFILE_KEY, HORIZON_KEY)
-            self._run.summary[name], self._run.summary[f"{name}_is_beyond"] = horizon
+            name, (lag, is_beyond) = key.replace(PROFILE_KEY, HORIZON_KEY), horizon
+            self._run.summary[f"{name}_beyond" if is_beyond else name] = lag
+            self._run.summary[f"{name}_is_beyond"] = is_beyond
 
     def _profile_columns(self) -> dict[str, pd.Series]:
         columns: dict[str, pd.Series] = {}
