@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.naming import series_names
 from gradhorizon.records import RecordsError, Runs, read_runs
 
 MEMBER = ["experiment", "run", "seed"]
@@ -22,7 +23,6 @@ RESERVED_COLORS = ("#222255", "#663333", "#225555", "#666633", "#555555", "#6622
 RESERVED_MARKERS = ("P", "X", "d", "*", "h", "8", "<", ">")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _KNOWN_MARKERS = frozenset("ov^<>sDdpPXh8*.+x")
-_TELLING_FIELDS = ("hidden_size", "clip_norm", "num_steps")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,29 +110,8 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def with_looks(runs: Runs) -> Cohort:
     """`runs` with a label, colour and marker for every curve."""
-    members = runs.members.assign(series=_series(runs.members))
+    members = runs.members.assign(series=series_names(runs.members))
     return Cohort(members, runs, _look(members))
-
-
-def _series(members: pd.DataFrame) -> pd.Series:
-    return pd.concat([_series_of_model(group) for _, group in members.groupby("model", sort=False)]).sort_index()
-
-
-def _series_of_model(group: pd.DataFrame) -> pd.Series:
-    settings = group.groupby(["task", "seq_len"])
-    if settings["identity"].nunique().max() == 1:
-        return group["model"]
-    varied = [name for name in _TELLING_FIELDS if settings[name].nunique(dropna=False).max() > 1]
-    words = (
-        group[varied].apply(lambda row: ", ".join(map(_in_words, varied, row)), axis=1) if varied else group["model"]
-    )
-    is_unclear = group.assign(words=words).groupby(["task", "seq_len", "words"])["identity"].transform("nunique") > 1
-    suffix = group["identity"].str[:6] if is_unclear.any() else words
-    return group["model"] + " (" + suffix + ")"
-
-
-def _in_words(name: str, value: float | None) -> str:
-    return f"no {name}" if pd.isna(value) else f"{name} {value:g}"
 
 
 def _look(members: pd.DataFrame) -> pd.DataFrame:
@@ -141,10 +120,12 @@ def _look(members: pd.DataFrame) -> pd.DataFrame:
     rows = []
     num_reserved = 0
     for row in records(first):
-        spare = num_reserved % len(RESERVED_COLORS)
+        spare, turn = num_reserved % len(RESERVED_COLORS), num_reserved // len(RESERVED_COLORS)
         is_own = _is_color(row["color"]) and row["color"] not in taken
         color = row["color"] if is_own else RESERVED_COLORS[spare]
-        marker = row["marker"] if is_own and row["marker"] in _KNOWN_MARKERS else RESERVED_MARKERS[spare]
+        # A colour that comes round again has another marker.
+        other = RESERVED_MARKERS[(spare + turn) % len(RESERVED_MARKERS)]
+        marker = row["marker"] if is_own and row["marker"] in _KNOWN_MARKERS else other
         num_reserved += (color, marker) != (row["color"], row["marker"])
         taken.add(color)
         rows.append((row["series"], color, marker))

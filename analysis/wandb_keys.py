@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from analysis.cohort import Cohort, records
+from analysis.naming import configuration
 
 RUN = ["experiment", "run"]
 """Columns that name a run."""
@@ -130,17 +130,6 @@ def _run_info(members: pd.DataFrame) -> Any:
     named = {name: first[name] for name in ("experiment", "model", "task")}
     seeds = tuple(int(seed) for seed in members["seed"])
     return RunInfo(
-        name=first["run"], seq_len=int(first["seq_len"]), seeds=seeds, config=config(folder), folder=folder,
+        name=first["run"], seq_len=int(first["seq_len"]), seeds=seeds, config=configuration(folder), folder=folder,
         resume_id="", **named,
     )  # fmt: skip
-
-
-def config(folder: Path) -> dict[str, Any]:
-    """The configuration that a run was launched with; empty if it was not kept.
-
-    Args:
-        folder: the run's folder.
-    """
-    path = folder / "config.yaml"
-    content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
-    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}

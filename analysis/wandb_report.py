@@ -24,7 +24,8 @@ from wandb.errors import UsageError
 from analysis import command_line, provenance, verdicts
 from analysis.cohort import Cohort, read_cohort
 from analysis.findings import findings
-from analysis.wandb_keys import EmptyPanelError, config, logged_keys
+from analysis.naming import configuration
+from analysis.wandb_keys import EmptyPanelError, logged_keys
 from analysis.wandb_panels import Grid, curve_grids, profile_grids, scaling_grids, wr
 from analysis.wandb_text import METHODS, markdown_table, question
 from gradhorizon.records import RecordsError
@@ -160,7 +161,7 @@ def mirrored_to(cohort: Cohort) -> tuple[str, str]:
 def _mirrors(cohort: Cohort) -> list[tuple[str, str] | None]:
     """Entity and project of every run, None for one without W&B."""
     folders = sorted({Path(folder).parent for folder in cohort.members["folder"]})
-    loggers = [config(folder).get("logger") or {} for folder in folders]
+    loggers = [configuration(folder).get("logger") or {} for folder in folders]
     return [(str(node.get("entity") or ""), str(node["project"])) if "project" in node else None for node in loggers]
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 _SHOWN_ANYWAY = ("model", r"model\.label", "task", "seq_len", "experiment")
-_OF_NO_RUN = ("experiment_name", "seed", "num_seeds", "measurement", "logger", "trainer", "runs_dir", "plan", "hydra")
-_NOT_TOLD = re.compile(rf"[+~]*({'|'.join(_SHOWN_ANYWAY)}|({'|'.join(_OF_NO_RUN)})([./@][^=]*)?)(=|$)")
+TELL_NO_RUN = ("experiment_name", "seed", "num_seeds", "measurement", "logger", "trainer", "runs_dir", "plan", "hydra")
+"""Root keys that cannot change a member's numbers, so that they tell no run from another."""
+_NOT_TOLD = re.compile(rf"[+~]*({'|'.join(_SHOWN_ANYWAY)}|({'|'.join(TELL_NO_RUN)})([./@][^=]*)?)(=|$)")
 _BEFORE_KEY = re.compile(r"[- ](?=[^-=\s]+=)")
 
 

@@ -58,14 +58,14 @@ def test_configurations_of_one_model_are_told_apart(tmp_path: Path) -> None:
     for hidden_size in (32, 64):
         SyntheticRun(hidden_size=hidden_size).write(tmp_path)
     cohort = read_cohort([tmp_path])
-    assert cohort.look["series"].tolist() == ["lstm (hidden_size 32)", "lstm (hidden_size 64)"]
+    assert cohort.look["series"].tolist() == ["lstm (hidden_size=32)", "lstm (hidden_size=64)"]
     assert cohort.look["color"].nunique() == 2
 
 
 def test_a_field_that_is_absent_in_one_configuration_is_named(tmp_path: Path) -> None:
     for clip_norm in (1.0, None):
         SyntheticRun(clip_norm=clip_norm).write(tmp_path)
-    assert read_cohort([tmp_path]).look["series"].tolist() == ["lstm (clip_norm 1)", "lstm (no clip_norm)"]
+    assert read_cohort([tmp_path]).look["series"].tolist() == ["lstm (clip_norm=1)", "lstm (clip_norm=null)"]
 
 
 def test_configurations_without_a_telling_difference_carry_their_identity(tmp_path: Path) -> None:
@@ -73,6 +73,14 @@ def test_configurations_without_a_telling_difference_carry_their_identity(tmp_pa
     for run in (first, second):
         run.write(tmp_path)
     assert set(read_cohort([tmp_path]).look["series"]) == {f"lstm ({run.identity[:6]})" for run in (first, second)}
+
+
+def test_many_variants_of_one_label_never_look_the_same(tmp_path: Path) -> None:
+    for hidden_size in range(1, 40):
+        SyntheticRun(hidden_size=hidden_size, outcomes=(None,), tables=()).write(tmp_path)
+    look = read_cohort([tmp_path]).look
+    assert len(look) == 39
+    assert not look.duplicated(["color", "marker"]).any()
 
 
 def test_no_runs_are_refused(tmp_path: Path) -> None:
