@@ -24,6 +24,7 @@ from gradhorizon.locks import MemberHeldError
 from gradhorizon.records import RecordsError
 from gradhorizon.settling import settle
 from gradhorizon.sweep import Plan, Skipped
+from gradhorizon.task_names import task_name
 
 log = logging.getLogger(__name__)
 
@@ -174,11 +175,6 @@ def _num_mps() -> int:
 def _readable_name(run: RunConfig) -> str:
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return runs.readable_name(run, task_name(run), overrides)
-
-
-def task_name(run: RunConfig) -> str:
-    """Name of the protocol: that of the task's module."""
-    return str(run.task["_target_"]).split(".")[-2]
 
 
 def _say_what_is_done(seen: Look) -> None:
