@@ -7,7 +7,7 @@ and absent measurements do not stop it: it lists them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from html import escape
 from itertools import groupby
@@ -19,11 +19,11 @@ import pandas as pd
 import vl_convert
 
 from analysis import command_line, gradient_profile, provenance, sequence_length_scaling, training_curves, verdicts
-from analysis.cohort import Cohort, records
+from analysis.cohort import Cohort, absence, records
 from analysis.findings import findings
 from analysis.report_charts import curve_panels, profile_panels, scaling_panels
 from analysis.report_panels import Panel
-from gradhorizon.records import RecordsError
+from gradhorizon.records import AbsentTableError
 
 PAGE = Path(__file__).parent / "page"
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
@@ -53,8 +53,8 @@ def html(cohort: Cohort) -> str:
         cohort: what is reported.
     """
     table = verdicts.summarise(cohort)
-    summaries = (gradient_profile.summarise(cohort), sequence_length_scaling.summarise(cohort), _curves(cohort))
-    sections = [list(panels(summary)) for (_, _, panels), summary in zip(_SECTIONS, summaries, strict=True)]
+    modules = (gradient_profile, sequence_length_scaling, training_curves)
+    sections = [_panels(panels, module, cohort) for (_, _, panels), module in zip(_SECTIONS, modules, strict=True)]
     specs = [panel.spec for section in sections for panel in section]
     parts = {
         "style": _file("style.css"),
@@ -72,11 +72,11 @@ def html(cohort: Cohort) -> str:
     return Template(_file("page.html")).substitute(parts)
 
 
-def _curves(cohort: Cohort) -> pd.DataFrame:
+def _panels(panels: Callable[[pd.DataFrame], Iterator[Panel]], module: Any, cohort: Cohort) -> list[Panel]:
     try:
-        return training_curves.summarise(cohort)
-    except RecordsError:
-        return pd.DataFrame({"task": [], "seq_len": []})
+        return list(panels(module.summarise(cohort)))
+    except AbsentTableError:  # `_absent` says so
+        return []
 
 
 def _file(name: str) -> str:
@@ -165,10 +165,10 @@ def _figure(panel: Panel, number: int) -> str:
 
 
 def _absent(cohort: Cohort) -> str:
-    table = provenance.absent(cohort, TABLES)
-    return (
-        _table(table) if len(table) else "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
-    )
+    table, words = provenance.absent(cohort, TABLES), absence(cohort, TABLES)
+    if not len(table):
+        return "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
+    return f"<p>{escape(words[:1].upper() + words[1:])}</p>{_table(table)}" if words else _table(table)
 
 
 def _provenance(cohort: Cohort) -> str:

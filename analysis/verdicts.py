@@ -46,6 +46,9 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     never solve), num_steps (the budget), num_diverged, num_unfinished.
     """
     table = _outcomes(cohort)
+    if not cohort.is_recorded(TABLES[0]):
+        table = table.assign(**{f"{name}_{stage}": np.nan for name in _PER_STAGE for stage in SHORT.values()})
+        return table.sort_values(["task", "seq_len", "series"], ignore_index=True)
     scaling = sequence_length_scaling.summarise(cohort)
     for stage in STAGES:
         rows = scaling[scaling["stage"] == stage][[*CELL, *_PER_STAGE]]

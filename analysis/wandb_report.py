@@ -22,7 +22,7 @@ import wandb
 from wandb.errors import UsageError
 
 from analysis import command_line, provenance, verdicts
-from analysis.cohort import Cohort, read_cohort
+from analysis.cohort import Cohort, absence, read_cohort
 from analysis.findings import findings
 from analysis.naming import configuration
 from analysis.wandb_keys import EmptyPanelError, logged_keys
@@ -126,7 +126,7 @@ def _provenance_blocks(cohort: Cohort) -> Iterator[Any]:
         )
     absent = provenance.absent(cohort, TABLES)
     if len(absent):
-        yield wr.P("Absent from some or all of the above:")
+        yield wr.P(f"Absent from some or all of the above. {absence(cohort, TABLES)}".rstrip())
         yield wr.MarkdownBlock(markdown_table(absent.columns, absent.to_numpy().tolist()))
 
 

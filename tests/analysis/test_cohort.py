@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.cohort import RESERVED_COLORS, Cohort, read_cohort
+from analysis.cohort import RESERVED_COLORS, Cohort, absence, read_cohort
 from analysis.stages import staged
 from gradhorizon.records import RecordsError
 from tests.analysis.conftest import HOSTILE
@@ -39,11 +39,20 @@ def test_unfinished_members_are_tolerated_on_request(tmp_path: Path) -> None:
     assert read_cohort([tmp_path], is_partial=True).unfinished["seed"].tolist() == [1]
 
 
-def test_members_without_a_table_are_refused_by_name(tmp_path: Path) -> None:
+def test_what_members_lack_is_one_line_with_the_way_out(tmp_path: Path) -> None:
     SyntheticRun().write(tmp_path)
     SyntheticRun(model="gru", outcomes=(400, None), tables=("metrics",)).write(tmp_path)
-    with pytest.raises(RecordsError, match=r"(?s)2 records.*gru.*seed-0: no `input_gradients`.*gru.*seed-1: no"):
-        read_cohort([tmp_path], ["input_gradients"])
+    cohort = read_cohort([tmp_path])
+    assert absence(cohort, ["metrics", "input_gradients"]) == (
+        "not recorded, so not drawn: input_gradients of 2 of 5 members; "
+        "`gradhorizon-measure RUNS measurement=input_gradients` adds input_gradients"
+    )
+    assert absence(cohort, ["metrics"]) == ""
+
+
+def test_a_table_that_members_may_still_write_is_not_called_absent(tmp_path: Path) -> None:
+    SyntheticRun(outcomes=("running",), tables=("metrics",)).write(tmp_path)
+    assert absence(read_cohort([tmp_path], is_partial=True), ["input_gradients"]) == ""
 
 
 def test_folders_pool_seeds_of_one_configuration(tmp_path: Path) -> None:

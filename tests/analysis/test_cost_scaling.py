@@ -49,7 +49,7 @@ def exponents_of(cohort: Cohort) -> pd.DataFrame:
 
 def test_exponents_are_those_of_the_power_laws(tmp_path: Path) -> None:
     write_costs(tmp_path, [0.8, 1.0, 1.3], peak=True)
-    table = exponents_of(read_cohort([tmp_path], cost_scaling.TABLES))
+    table = exponents_of(read_cohort([tmp_path]))
     assert table["exponent"].to_dict() == pytest.approx({"time": 1.0, "saved": 1.0, "peak": 2.0}, rel=1e-12)
     assert list(table.loc["time", ["exponent_least", "exponent_greatest"]]) == pytest.approx([0.8, 1.3], rel=1e-12)
     assert table["at_full_length"].to_dict() == pytest.approx({"time": 0.8, "saved": 80.0, "peak": 12800.0}, rel=1e-12)
