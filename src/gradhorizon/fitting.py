@@ -42,6 +42,7 @@ _LIGHTNING_CHATTER = (
     ".*`IterableDataset` has `__len__`.*",
     ".*LeafSpec.*",  # Lightning's own use of a torch function that torch has deprecated
     ".*GPU available but not used.*",
+    ".*`srun` command is available.*",  # each run is a process of its own, whoever started it
 )
 
 
