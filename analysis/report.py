@@ -21,6 +21,7 @@ import vl_convert
 from analysis import command_line, gradient_profile, provenance, sequence_length_scaling, training_curves, verdicts
 from analysis.cohort import Cohort, absence, records
 from analysis.findings import findings
+from analysis.night import dark_charts, swatch
 from analysis.report_charts import curve_panels, profile_panels, scaling_panels
 from analysis.report_panels import Panel
 from gradhorizon.records import AbsentTableError
@@ -57,7 +58,7 @@ def html(cohort: Cohort) -> str:
     sections = [_panels(panels, module, cohort) for (_, _, panels), module in zip(_SECTIONS, modules, strict=True)]
     specs = [panel.spec for section in sections for panel in section]
     parts = {
-        "style": _file("style.css"),
+        "style": _file("style.css") + "\n" + dark_charts(cohort.look["color"]),
         "program": _file("page.js"),
         "bundle": _bundle(),
         "panels": _json(specs),
@@ -108,7 +109,7 @@ def _count(number: int, noun: str) -> str:
 def _chip(row: dict[str, Any]) -> str:
     name = escape(str(row["series"]))
     return (
-        f'<button type="button" aria-pressed="true" data-series="{name}"><i style="background:{row["color"]}"></i>'
+        f'<button type="button" aria-pressed="true" data-series="{name}"><i style="{swatch(row["color"])}"></i>'
         f"{name}</button>"
     )
 
@@ -120,7 +121,8 @@ def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame) -> str:
         body = "".join(_verdict_row(row, colors[row["series"]]) for row in records(rows))
         title = f"{escape(str(task))} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps)"
         blocks.append(f'<h3>{title}</h3><div class="scroll"><table>{_VERDICT_HEAD}<tbody>{body}</tbody></table></div>')
-    return "".join(blocks)
+    note = verdicts.not_estimable(table)
+    return "".join([*blocks, f'<p class="note">{escape(note)}</p>' if note else ""])
 
 
 _VERDICT_HEAD = (
@@ -139,7 +141,7 @@ def _verdict_row(row: dict[str, Any], color: str) -> str:
         f'<td class="left">{_pill(verdicts.short_verdict(row, stage))}</td>' for stage in ("init", "trained")
     )
     laws = "".join(f'<td class="left">{escape(said[column])}</td>' for column in (16, 17))
-    return f'<tr data-series="{name}"><td><i style="background:{color}"></i>{name}</td>{numbers}{pills}{laws}</tr>'
+    return f'<tr data-series="{name}"><td><i style="{swatch(color)}"></i>{name}</td>{numbers}{pills}{laws}</tr>'
 
 
 def _pill(text: str) -> str:

@@ -100,6 +100,9 @@ def _verdict_blocks(table: pd.DataFrame) -> Iterator[Any]:
         shown = verdicts.spoken(rows).drop(columns=["task", "T"])
         yield wr.H3(f"{task} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps)")
         yield wr.MarkdownBlock(markdown_table(shown.columns, shown.to_numpy().tolist()))
+    note = verdicts.not_estimable(table)
+    if note:
+        yield wr.P(note)
 
 
 def _grid_blocks(cohort: Cohort, destination: Destination) -> Iterator[Any]:

@@ -66,7 +66,8 @@ def test_fewer_seeds_have_none_and_say_so(tmp_path: Path) -> None:
     write_costs(tmp_path, [0.9, 0.95, 1.0, 1.05])
     table = cost_scaling.summarise(read_cohort([tmp_path]))
     assert table[["exponent_low", "exponent_high"]].isna().to_numpy().all()
-    assert (cost_scaling.spoken(table)["95 % interval"] == "not estimable (4 seeds)").all()
+    assert (cost_scaling.spoken(table)["95 % interval"] == "–").all()
+    assert cost_scaling.markdown(table).count("not estimable with 4 seeds; an interval needs 5") == 1
 
 
 def test_what_was_measured_later_does_not_count(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_program_writes_table_and_figures(tmp_path: Path, capsys: pytest.Capture
 
 def test_runs_without_costs_are_refused(tmp_path: Path) -> None:
     SyntheticRun(outcomes=(None,)).write(tmp_path)
-    with pytest.raises(SystemExit, match="no `cost`"):
+    with pytest.raises(SystemExit, match="no run recorded `cost`; `gradhorizon-measure RUNS measurement=cost`"):
         cost_scaling.main([str(tmp_path)])
 
 
