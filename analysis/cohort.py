@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.naming import series_names
+from gradhorizon.absent_tables import remedy
 from gradhorizon.records import RecordsError, Runs, read_runs
 
 MEMBER = ["experiment", "run", "seed"]
@@ -22,7 +24,6 @@ RESERVED_COLORS = ("#222255", "#663333", "#225555", "#666633", "#555555", "#6622
 RESERVED_MARKERS = ("P", "X", "d", "*", "h", "8", "<", ">")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _KNOWN_MARKERS = frozenset("ov^<>sDdpPXh8*.+x")
-_TELLING_FIELDS = ("hidden_size", "clip_norm", "num_steps")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,15 @@ class Cohort:
         """
         return self.runs.table(name).merge(self.members[[*MEMBER, "series"]], on=MEMBER, how="inner")
 
+    def is_recorded(self, name: str) -> bool:
+        """Whether any member recorded a table."""
+        return len(self.without(name)) < len(self.members)
+
+    @lru_cache(maxsize=8)  # noqa: B019, as above
+    def without(self, name: str) -> pd.DataFrame:
+        """Members that did not record a table."""
+        return self.runs.members_without(name)
+
     @property
     def diverged(self) -> pd.DataFrame:
         """Members that diverged."""
@@ -60,13 +70,12 @@ class Cohort:
         return self.members[self.members["status"] != "finished"]
 
 
-def read_cohort(folders: Sequence[Path | str], tables: Sequence[str] = (), is_partial: bool = False) -> Cohort:
+def read_cohort(folders: Sequence[Path | str], *, is_partial: bool = False) -> Cohort:
     """All runs at or below `folders`.
 
     Args:
         folders: run folders, experiment folders or runs roots.
-        tables: tables that every member must have recorded.
-        is_partial: whether members that are unfinished, or lack a table, are tolerated.
+        is_partial: whether members that are unfinished are tolerated.
 
     Raises:
         RecordsError: nothing to read, or members that are missing, each of them listed.
@@ -74,24 +83,34 @@ def read_cohort(folders: Sequence[Path | str], tables: Sequence[str] = (), is_pa
     runs = read_runs(folders)
     cohort = with_looks(runs)
     if not is_partial:
-        _refuse_missing(cohort, tables)
+        _refuse_missing(cohort)
     return cohort
 
 
-def _refuse_missing(cohort: Cohort, tables: Sequence[str]) -> None:
-    problems = [f"  {name}: {row.status}" for name, row in _named(cohort.unfinished)]
-    for table in tables:
-        problems += [f"  {name}: no `{table}`" for name, _ in _named(cohort.runs.members_without(table))]
+def absence(cohort: Cohort, tables: Sequence[str]) -> str:
+    """One line on the tables that members lack, and how to get them; empty if none does.
+
+    Args:
+        cohort: what is drawn.
+        tables: those that are drawn of it.
+    """
+    without = {table: cohort.without(table) for table in tables}
+    lacking = {table: len(members) for table, members in without.items() if (members["status"] == "finished").any()}
+    each = ", ".join(f"{table} of {count} of {len(cohort.members)} members" for table, count in lacking.items())
+    return f"not recorded, so not drawn: {each}; {remedy(lacking)}" if lacking else ""
+
+
+def _refuse_missing(cohort: Cohort) -> None:
+    unfinished = cohort.unfinished
+    problems = [
+        f"  {name}: {status}" for name, status in zip(member_names(unfinished), unfinished["status"], strict=True)
+    ]
     if problems:
         listed = "\n".join(problems)
         raise RecordsError(
             f"{len(problems)} records are missing:\n{listed}\n"
             "launch the sweep again to complete them, or pass --partial to go on without"
         )
-
-
-def _named(members: pd.DataFrame) -> list[tuple[str, Any]]:
-    return list(zip(member_names(members), members.itertuples(), strict=True))
 
 
 def member_names(rows: pd.DataFrame) -> list[str]:
@@ -110,29 +129,8 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def with_looks(runs: Runs) -> Cohort:
     """`runs` with a label, colour and marker for every curve."""
-    members = runs.members.assign(series=_series(runs.members))
+    members = runs.members.assign(series=series_names(runs.members))
     return Cohort(members, runs, _look(members))
-
-
-def _series(members: pd.DataFrame) -> pd.Series:
-    return pd.concat([_series_of_model(group) for _, group in members.groupby("model", sort=False)]).sort_index()
-
-
-def _series_of_model(group: pd.DataFrame) -> pd.Series:
-    settings = group.groupby(["task", "seq_len"])
-    if settings["identity"].nunique().max() == 1:
-        return group["model"]
-    varied = [name for name in _TELLING_FIELDS if settings[name].nunique(dropna=False).max() > 1]
-    words = (
-        group[varied].apply(lambda row: ", ".join(map(_in_words, varied, row)), axis=1) if varied else group["model"]
-    )
-    is_unclear = group.assign(words=words).groupby(["task", "seq_len", "words"])["identity"].transform("nunique") > 1
-    suffix = group["identity"].str[:6] if is_unclear.any() else words
-    return group["model"] + " (" + suffix + ")"
-
-
-def _in_words(name: str, value: float | None) -> str:
-    return f"no {name}" if pd.isna(value) else f"{name} {value:g}"
 
 
 def _look(members: pd.DataFrame) -> pd.DataFrame:
@@ -141,10 +139,12 @@ def _look(members: pd.DataFrame) -> pd.DataFrame:
     rows = []
     num_reserved = 0
     for row in records(first):
-        spare = num_reserved % len(RESERVED_COLORS)
+        spare, turn = num_reserved % len(RESERVED_COLORS), num_reserved // len(RESERVED_COLORS)
         is_own = _is_color(row["color"]) and row["color"] not in taken
         color = row["color"] if is_own else RESERVED_COLORS[spare]
-        marker = row["marker"] if is_own and row["marker"] in _KNOWN_MARKERS else RESERVED_MARKERS[spare]
+        # A colour that comes round again has another marker.
+        other = RESERVED_MARKERS[(spare + turn) % len(RESERVED_MARKERS)]
+        marker = row["marker"] if is_own and row["marker"] in _KNOWN_MARKERS else other
         num_reserved += (color, marker) != (row["color"], row["marker"])
         taken.add(color)
         rows.append((row["series"], color, marker))

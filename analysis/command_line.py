@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.cohort import Cohort, read_cohort
+from analysis.cohort import Cohort, absence, read_cohort
 from gradhorizon.records import RecordsError
 
 
@@ -19,7 +19,7 @@ class Options:
     Attributes:
         folders: run folders, experiment folders or runs roots; pooled.
         out: folder for what is written.
-        is_partial: whether unfinished members and absent tables are tolerated.
+        is_partial: whether unfinished members are tolerated.
     """
 
     folders: tuple[Path, ...]
@@ -37,7 +37,7 @@ def parse(description: str | None, arguments: Sequence[str] | None = None) -> Op
     parser = argparse.ArgumentParser(description=(description or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, experiment folders or runs roots, pooled")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to (default: figures)")
-    parser.add_argument("--partial", action="store_true", help="go on without unfinished members and absent tables")
+    parser.add_argument("--partial", action="store_true", help="go on without unfinished members")
     found = parser.parse_args(arguments)
     return Options(tuple(found.runs), found.out, found.partial)
 
@@ -57,15 +57,18 @@ def run(
 
     Args:
         description: the program's docstring.
-        tables: tables that every member must have recorded.
+        tables: tables that are drawn; what members lack of them is said.
         write: writes into a folder and returns the paths.
         arguments: the command line; the process's own if None.
     """
     options = parse(description, arguments)
     try:
-        cohort = read_cohort(options.folders, tables, options.is_partial)
+        cohort = read_cohort(options.folders, is_partial=options.is_partial)
         paths = write(cohort, options.out)
+        absent = absence(cohort, tables)
     except RecordsError as error:
         sys.exit(f"Error: {error}")
+    if absent:
+        print(f"note: {absent}", file=sys.stderr)
     for path in paths:
         print(path)

@@ -6,16 +6,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @lru_cache(maxsize=4096)
 def configuration(run: Path) -> dict[str, Any]:
-    """The resolved configuration of a run; empty if it was not kept. Not to be changed: it is read once.
+    """The resolved configuration of a run; empty if it was not kept or is damaged. Not to be changed: it is read once.
 
     Args:
         run: the run's folder.
     """
     path = run / "config.yaml"
-    content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _LOADER) if path.is_file() else {}  # noqa: S506, a safe loader
+    except yaml.YAMLError:
+        return {}
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}

@@ -142,7 +142,6 @@ def spoken(table: pd.DataFrame) -> pd.DataFrame:
 
 def _spoken_row(row: dict[str, Any]) -> list[str]:
     interval = _span(row["exponent_low"], row["exponent_high"])
-    seeds = f"{row['num_seeds']} {'seed' if row['num_seeds'] == 1 else 'seeds'}"
     unit = "s" if row["quantity"] == "time" else "MiB"
     return [
         str(row["series"]),
@@ -151,7 +150,7 @@ def _spoken_row(row: dict[str, Any]) -> list[str]:
         program(row),
         str(row["quantity"]),
         "–" if pd.isna(row["exponent"]) else f"{row['exponent']:.2f}",
-        f"{interval} ({growth.spoken_coverage([row['num_seeds']])})" if interval != "–" else f"not estimable ({seeds})",
+        f"{interval} ({growth.spoken_coverage([row['num_seeds']])})" if interval != "–" else interval,
         _span(row["exponent_least"], row["exponent_greatest"]),
         f"{row['at_full_length']:.3g} {unit}",
         f"{row['fed_from']} … {row['fed_to']}",
@@ -177,7 +176,19 @@ def markdown(table: pd.DataFrame) -> str:
     """
     rows = [HEADER, ["---"] * len(HEADER), *spoken(table).to_numpy().tolist()]
     cells = [[text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for text in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
+    lines, note = [f"| {' | '.join(row)} |" for row in cells], not_estimable(table)
+    return "\n".join([*lines, *(["", note] if note else [])]) + "\n"
+
+
+def not_estimable(table: pd.DataFrame) -> str:
+    """One sentence on the intervals that are ``–``, and why; empty if there are none.
+
+    Args:
+        table: of `summarise`.
+    """
+    few = sorted(table.loc[table["exponent_low"].isna() & (table["num_seeds"] < MIN_SEEDS), "num_seeds"].unique())
+    counts = " to ".join(str(count) for count in dict.fromkeys([*few[:1], *few[-1:]]))
+    return f"–: not estimable with {counts} seeds; an interval needs {MIN_SEEDS}." if few else ""
 
 
 def show(table: pd.DataFrame, console: Console | None = None) -> None:
@@ -199,6 +210,7 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
             shown.add_row(*map(escape, row))
         console.print(shown)
         console.print()
+    console.print(not_estimable(table), markup=False, highlight=False)
 
 
 def curves(cohort: Cohort) -> pd.DataFrame:

@@ -6,6 +6,7 @@ Usage: ``python -m analysis.figures RUNS… [--out DIR] [--partial]``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.console import Console
 from analysis import command_line, gradient_profile, report, sequence_length_scaling, training_curves, verdicts
 from analysis.cohort import Cohort
 from analysis.findings import findings
+from gradhorizon.records import AbsentTableError
 
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
 
@@ -24,11 +26,10 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
         cohort: what is drawn.
         out: folder to write to.
     """
-    drawn = [
-        path
-        for module in (gradient_profile, sequence_length_scaling, training_curves)
-        for path in module.write(cohort, out)
-    ]
+    drawn: list[Path] = []
+    for module in (gradient_profile, sequence_length_scaling, training_curves):
+        with suppress(AbsentTableError):  # which `analysis.command_line` says once, for all
+            drawn += module.write(cohort, out)
     table = verdicts.summarise(cohort)
     tables, pages = verdicts.save(table, out), report.write(cohort, out)
     verdicts.show(table)

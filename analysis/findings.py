@@ -100,7 +100,7 @@ def _lost(rows: list[Row]) -> str:
 
 def _certainty(rows: list[Row]) -> str:
     fewest, most = min(_seeds(row) for row in rows), max(_seeds(row) for row in rows)
-    if fewest >= MIN_SEEDS:
+    if fewest >= MIN_SEEDS or not most:
         return ""
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     return (

@@ -27,14 +27,15 @@ from analysis import (
     training_curves,
     verdicts,
 )
-from analysis.cohort import Cohort, records
+from analysis.cohort import Cohort, absence, records
 from analysis.decay_law import NEITHER
 from analysis.findings import findings
+from analysis.night import dark_charts, swatch
 from analysis.report_charts import curve_panels, profile_panels, scaling_panels
 from analysis.report_panels import Panel
 from analysis.sparkline import Key, sparklines
 from analysis.stages import STAGES
-from gradhorizon.records import RecordsError
+from gradhorizon.records import AbsentTableError
 
 PAGE = Path(__file__).parent / "page"
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
@@ -64,19 +65,24 @@ def html(cohort: Cohort) -> str:
         cohort: what is reported.
     """
     table = verdicts.summarise(cohort)
-    summaries = (gradient_profile.summarise(cohort), sequence_length_scaling.summarise(cohort), _curves(cohort))
-    sections = [list(panels(summary)) for (_, _, panels), summary in zip(_SECTIONS, summaries, strict=True)]
+    modules = (gradient_profile, sequence_length_scaling, training_curves)
+    summaries = [_summary(module, cohort) for module in modules]
+    sections = [
+        [] if summary is None else list(panels(summary))
+        for (_, _, panels), summary in zip(_SECTIONS, summaries, strict=True)
+    ]
+    sketches = {} if summaries[0] is None else sparklines(summaries[0])
     specs = [panel.spec for section in sections for panel in section]
     parts = {
         "coverage": growth.spoken_coverage([growth.MIN_SEEDS]),
-        "style": _file("style.css"),
+        "style": _file("style.css") + "\n" + dark_charts(cohort.look["color"]),
         "program": _file("page.js"),
         "bundle": _bundle(),
         "panels": _json(specs),
         "subtitle": escape(_subtitle(cohort)),
         "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table)),
         "chips": "".join(_chip(row) for row in records(cohort.look)),
-        "verdicts": _verdict_tables(table, cohort.look, sparklines(summaries[0])),
+        "verdicts": _verdict_tables(table, cohort.look, sketches),
         "sections": _sections(sections),
         "absent": _absent(cohort),
         "provenance": _provenance(cohort),
@@ -84,11 +90,12 @@ def html(cohort: Cohort) -> str:
     return Template(_file("page.html")).substitute(parts)
 
 
-def _curves(cohort: Cohort) -> pd.DataFrame:
+def _summary(module: Any, cohort: Cohort) -> pd.DataFrame | None:
     try:
-        return training_curves.summarise(cohort)
-    except RecordsError:
-        return pd.DataFrame({"task": [], "seq_len": []})
+        found: pd.DataFrame = module.summarise(cohort)
+    except AbsentTableError:  # `_absent` says so
+        return None
+    return found
 
 
 def _file(name: str) -> str:
@@ -120,7 +127,7 @@ def _count(number: int, noun: str) -> str:
 def _chip(row: dict[str, Any]) -> str:
     name = escape(str(row["series"]))
     return (
-        f'<button type="button" aria-pressed="true" data-series="{name}"><i style="background:{row["color"]}"></i>'
+        f'<button type="button" aria-pressed="true" data-series="{name}"><i style="{swatch(row["color"])}"></i>'
         f"{name}</button>"
     )
 
@@ -132,7 +139,8 @@ def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame, sketches: dict[Key,
         body = "".join(_verdict_row(row, colors[row["series"]], sketches) for row in records(rows))
         title = f"{escape(str(task))} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps)"
         blocks.append(f'<h3>{title}</h3><div class="scroll"><table>{_VERDICT_HEAD}<tbody>{body}</tbody></table></div>')
-    return "".join(blocks)
+    note = verdicts.not_estimable(table)
+    return "".join([*blocks, f'<p class="note">{escape(note)}</p>' if note else ""])
 
 
 _VERDICT_HEAD = (
@@ -154,7 +162,7 @@ def _verdict_row(row: dict[str, Any], color: str, sketches: dict[Key, str]) -> s
         f'<td class="left">{escape(said[column])}{_sketch(row, stage, sketches)}</td>'
         for column, stage in zip((16, 17), STAGES, strict=True)
     )
-    return f'<tr data-series="{name}"><td><i style="background:{color}"></i>{name}</td>{numbers}{pills}{laws}</tr>'
+    return f'<tr data-series="{name}"><td><i style="{swatch(color)}"></i>{name}</td>{numbers}{pills}{laws}</tr>'
 
 
 def _sketch(row: dict[str, Any], stage: str, sketches: dict[Key, str]) -> str:
@@ -186,10 +194,10 @@ def _figure(panel: Panel, number: int) -> str:
 
 
 def _absent(cohort: Cohort) -> str:
-    table = provenance.absent(cohort, TABLES)
-    return (
-        _table(table) if len(table) else "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
-    )
+    table, words = provenance.absent(cohort, TABLES), absence(cohort, TABLES)
+    if not len(table):
+        return "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
+    return f"<p>{escape(words[:1].upper() + words[1:])}</p>{_table(table)}" if words else _table(table)
 
 
 def _provenance(cohort: Cohort) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -11,17 +12,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.appearance import INK
+from analysis.contrast import DAY_BAND
 from analysis.gradient_profile import LOWEST_DRAWN, lag_label
 from analysis.growth import HORIZON_LEVEL
 from analysis.report_panels import Panel, color, counts, decades, finished, number, rounded, shape, thinned
+from analysis.scales import horizon_limits, horizon_ticks, label, length_ticks, rate_scale
 from analysis.stages import STAGES
 from analysis.training_curves import PANELS
 
 _TITLES = {"horizon": "gradient horizon [steps]", "rate": "growth rate λ [nats/step]"}
-_TICKS = {
-    "horizon": [base * 10**power for power in range(7) for base in (1, 2, 5)],
-    "rate": [0.0, *(sign * 10.0**power for power in range(-2, 3) for sign in (-1, 1))],
-}
 
 
 def profile_panels(table: pd.DataFrame) -> Iterator[Panel]:
@@ -94,26 +93,23 @@ def scaling_panels(table: pd.DataFrame) -> Iterator[Panel]:
         for (quantity, title), (stage, rows) in product(
             _TITLES.items(), of_task.groupby("stage", sort=True, observed=True)
         ):
-            layers = _scaling_layers(rows, quantity, title)
+            layers = _scaling_layers(rows, of_task, quantity, title)
             yield Panel(str(task), f"{title.split(' [')[0]} · {stage}", finished(layers, rows, "seq_len"))
 
 
-def _scaling_layers(rows: pd.DataFrame, quantity: str, title: str) -> list[alt.Chart]:
+def _scaling_layers(rows: pd.DataFrame, shared: pd.DataFrame, quantity: str, title: str) -> list[alt.Chart]:
     drawn = rows[np.isfinite(rows[quantity].astype(float))]
     is_horizon = quantity == "horizon"
     bounds = drawn[[f"{quantity}_low", f"{quantity}_high"]].replace([np.inf, -np.inf], np.nan)
-    drawn = drawn.assign(**bounds, said=_said(drawn, quantity), at=drawn["seq_len"] * _set_apart(drawn["series"], rows))
+    at = drawn["seq_len"] * _set_apart(drawn["series"], rows)
+    verdict = drawn["verdict"].where(~drawn["verdict"].str.startswith("not estimable"), "–")
+    drawn = drawn.assign(**bounds, said=_said(drawn, quantity), at=at, verdict=verdict)
     names = ["series", "seq_len", "at", quantity, f"{quantity}_low", f"{quantity}_high", "said", "tendency", "verdict"]
     base = alt.Chart(rounded(drawn, names))
-    lengths = sorted(rows["seq_len"].unique().tolist())
-    x = alt.X("at:Q", title="sequence length T [steps]", axis=alt.Axis(values=lengths, format="d"),
+    lengths = sorted(shared["seq_len"].unique().tolist())
+    x = alt.X("at:Q", title="sequence length T [steps]", axis=alt.Axis(values=length_ticks(lengths), format="d"),
               scale=alt.Scale(type="log", nice=False, domain=[lengths[0] / 1.25, lengths[-1] * 1.25]))  # fmt: skip
-    y = alt.Y(
-        f"{quantity}:Q",
-        title=title,
-        scale=_quantity_scale(rows, quantity),
-        axis=alt.Axis(values=_TICKS[quantity], format="~g"),
-    )
+    y = _quantity_axis(shared, quantity, title)
     tooltip = [
         "series:N",
         alt.Tooltip("seq_len:Q", title="T"),
@@ -152,7 +148,7 @@ def _identity(rows: pd.DataFrame, x: alt.X) -> alt.Chart:
 
 def _stable(rows: pd.DataFrame, x: alt.X) -> alt.Chart:
     band = _per_length(rows).assign(lowest=lambda table: -table["stable_rate"])
-    chart = alt.Chart(rounded(band, ["at", "lowest", "stable_rate"])).mark_area(color="#eef2ff", clip=True)
+    chart = alt.Chart(rounded(band, ["at", "lowest", "stable_rate"])).mark_area(color=DAY_BAND, clip=True)
     return chart.encode(x=x, y="lowest:Q", y2="stable_rate:Q")
 
 
@@ -180,13 +176,17 @@ def _said(rows: pd.DataFrame, quantity: str) -> list[str]:
             zip(rows["horizon"], rows["horizon_is_censored"], strict=True)]  # fmt: skip
 
 
-def _quantity_scale(rows: pd.DataFrame, quantity: str) -> alt.Scale:
+def _quantity_axis(shared: pd.DataFrame, quantity: str, title: str) -> alt.Y:
     if quantity == "horizon":
-        lows = rows["horizon_low"].to_numpy(dtype=float)
-        lowest = min(lows[lows > 0].min(initial=np.inf), rows["input_len"].min())
-        return alt.Scale(type="log", nice=False, domain=[max(lowest / 1.5, 0.7), float(rows["input_len"].max()) * 1.6])
-    limit = float(rows["stable_rate"].min())
-    return alt.Scale(type="symlog", constant=limit if np.isfinite(limit) else 0.01)
+        low, high = horizon_limits(shared)
+        scale, ticks = alt.Scale(type="log", nice=False, domain=[low, high]), horizon_ticks(low, high)
+    else:
+        rate = rate_scale(shared)
+        scale = alt.Scale(type="symlog", constant=rate.linear, nice=False, domain=[rate.low, rate.high])
+        ticks = rate.ticks
+    words = f"{json.dumps([label(tick) for tick in ticks])}[indexof({json.dumps(ticks)}, datum.value)]"
+    axis = alt.Axis(values=ticks, labelExpr=words, labelOverlap=False)
+    return alt.Y(f"{quantity}:Q", title=title, scale=scale, axis=axis)
 
 
 def curve_panels(table: pd.DataFrame) -> Iterator[Panel]:

@@ -5,6 +5,7 @@ Every chart has the parameter ``shown``, the labels that are drawn; the page set
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,42 @@ import numpy as np
 import pandas as pd
 
 from analysis.appearance import INK, QUIET
+from analysis.contrast import DAY_BAND, WHITE, readable
 from analysis.gradient_profile import powers_of_ten
 
 GRID = "#eceff3"
 MAX_POINTS = 64
 """Points per curve: what a panel of a few hundred pixels can show."""
 _SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "<": "triangle-left",
-           ">": "triangle-right", "D": "diamond", "d": "diamond", "P": "cross", "+": "cross"}  # fmt: skip
+           ">": "triangle-right", "D": "diamond", "P": "cross"}  # fmt: skip
+
+
+def polygon(num_corners: int, every_other: float = 1.0) -> list[tuple[float, float]]:
+    """Corners of a regular polygon that stands on a side, or of a star, in the square from −1 to 1.
+
+    Args:
+        num_corners: all of them.
+        every_other: distance of every other corner from the centre.
+    """
+    angles = [2 * math.pi * corner / num_corners for corner in range(num_corners)]
+    radii = [1.0 if corner % 2 == 0 else every_other for corner in range(num_corners)]
+    return [
+        (round(radius * math.sin(angle), 3), round(-radius * math.cos(angle), 3))
+        for angle, radius in zip(angles, radii, strict=True)
+    ]
+
+
+_OUTLINES = {
+    "d": [(0, -1), (0.55, 0), (0, 1), (-0.55, 0)],
+    "X": [(-1, -0.5), (-0.5, -1), (0, -0.5), (0.5, -1), (1, -0.5), (0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5), (-0.5, 1),
+          (-1, 0.5), (-0.5, 0)],
+    "x": [(-1, -0.75), (-0.75, -1), (0, -0.25), (0.75, -1), (1, -0.75), (0.25, 0), (1, 0.75), (0.75, 1), (0, 0.25),
+          (-0.75, 1), (-1, 0.75), (-0.25, 0)],
+    "+": [(-0.17, -1), (0.17, -1), (0.17, -0.17), (1, -0.17), (1, 0.17), (0.17, 0.17), (0.17, 1), (-0.17, 1),
+          (-0.17, 0.17), (-1, 0.17), (-1, -0.17), (-0.17, -0.17)],
+    "p": polygon(5), "h": polygon(6), "8": polygon(8), "*": polygon(10, every_other=0.4),
+}  # fmt: skip
+"""Markers that Vega has no word for: corners, in the square from −1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +89,7 @@ def finished(layers: list[alt.Chart], rows: pd.DataFrame, x: str) -> dict[str, A
     axis = {"gridColor": GRID, "domainColor": QUIET, "tickColor": QUIET, "labelColor": INK, "titleColor": INK,
             "labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal"}  # fmt: skip
     configured = (
-        chart.configure(font="system-ui, sans-serif", background="white")
+        chart.configure(font="system-ui, sans-serif", background=WHITE)
         .configure_axis(**axis)
         .configure_view(stroke=None)
     )
@@ -70,15 +100,20 @@ def finished(layers: list[alt.Chart], rows: pd.DataFrame, x: str) -> dict[str, A
 def color(rows: pd.DataFrame) -> alt.Color:
     """Colour per series, as the records carry it; no legend, since the page has one for all."""
     look = rows.drop_duplicates("series").sort_values("series")
-    scale = alt.Scale(domain=look["series"].tolist(), range=look["color"].tolist())
+    scale = alt.Scale(domain=look["series"].tolist(), range=[readable(one, DAY_BAND) for one in look["color"]])
     return alt.Color("series:N", scale=scale, legend=None)
 
 
 def shape(rows: pd.DataFrame) -> alt.Shape:
     """Marker per series, the nearest that Vega has."""
     look = rows.drop_duplicates("series").sort_values("series")
-    shapes = [_SHAPES.get(marker, "circle") for marker in look["marker"]]
+    shapes = [_SHAPES.get(marker) or _path(marker) for marker in look["marker"]]
     return alt.Shape("series:N", scale=alt.Scale(domain=look["series"].tolist(), range=shapes), legend=None)
+
+
+def _path(marker: str) -> str:
+    corners: Any = _OUTLINES.get(marker)
+    return f"M{'L'.join(f'{x:g},{y:g}' for x, y in corners)}Z" if corners else "circle"
 
 
 def number(name: str) -> alt.Tooltip:

@@ -21,9 +21,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis import appearance, command_line, growth
 from analysis.cohort import CELL, MEMBER, Cohort
+from analysis.contrast import DAY_BAND
 from analysis.decay_law import columns, decay_law
 from analysis.gradient_profile import TABLES, left_out, seed_profiles
 from analysis.growth import MIN_SEEDS
+from analysis.scales import horizon_limits, horizon_ticks, label, length_ticks, rate_scale
 from analysis.stages import STAGES
 
 QUANTITIES = ("rate", "horizon")
@@ -32,7 +34,7 @@ _FOLDED = (
     "twice the shaded ones."
 )
 _MARKS = (
-    Patch(color="#eef2ff", label="stable: factor below 10"),
+    Patch(color=DAY_BAND, label="stable: factor below 10"),
     Line2D([], [], color=appearance.INK, linestyle="--", linewidth=0.8, label="horizon = N"),
     Line2D(
         [],
@@ -179,36 +181,36 @@ def draw(table: pd.DataFrame, footnote: str) -> Figure:
 
 
 def _scale_x(ax: Axes, table: pd.DataFrame) -> None:
-    lengths = sorted(table["seq_len"].unique())
+    lengths = sorted(table["seq_len"].unique().tolist())
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(FixedLocator(lengths))
+    ax.xaxis.set_major_locator(FixedLocator(length_ticks(lengths)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_xlim(lengths[0] / 1.25, lengths[-1] * 1.25)
 
 
 def _scale_rate(ax: Axes, table: pd.DataFrame) -> None:
-    linear = 10 ** np.floor(np.log10(table["stable_rate"].min())) if table["stable_rate"].notna().any() else 0.01
-    ax.set_yscale("symlog", linthresh=linear, linscale=0.6)
+    scale = rate_scale(table)
+    ax.set_yscale("function", functions=(scale.forward, scale.inverse))
     stable = table.sort_values(["seq_len", "stable_rate"]).drop_duplicates("seq_len")
     edges = np.array([stable["seq_len"].iloc[0] / 2, *stable["seq_len"], stable["seq_len"].iloc[-1] * 2], dtype=float)
     half = stable["stable_rate"].to_numpy()[[0, *range(len(stable)), -1]]
-    ax.fill_between(edges, -half, half, color="#eef2ff", linewidth=0, zorder=0)
+    ax.fill_between(edges, -half, half, color=DAY_BAND, linewidth=0, zorder=0)
     ax.axhline(0, color=appearance.QUIET, linewidth=0.6, zorder=1)
-    measured = table[["rate_low", "rate_high"]].to_numpy()
-    rates = np.append(measured[np.isfinite(measured)], [half.max(initial=linear, where=~np.isnan(half)), -linear])
-    ax.set_ylim(min(rates.min() * 1.6, -2 * linear), max(rates.max() * 1.6, 2 * linear))
-    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(scale.low, scale.high)
+    _set_ticks(ax, scale.ticks)
 
 
 def _scale_horizon(ax: Axes, table: pd.DataFrame) -> None:
-    horizons = table[["horizon_low", "horizon"]].to_numpy()
-    lowest = min(horizons[horizons > 0].min(initial=np.inf), table["input_len"].min())
+    low, high = horizon_limits(table)
     ax.set_yscale("log")
-    ax.set_ylim(max(lowest / 1.5, 0.7), table["input_len"].max() * 1.6)
-    ticks = [base * 10**power for power in range(7) for base in (1, 2, 5)]
+    ax.set_ylim(low, high)
+    _set_ticks(ax, horizon_ticks(low, high))
+
+
+def _set_ticks(ax: Axes, ticks: list[float]) -> None:
     ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
     ax.yaxis.set_minor_locator(NullLocator())
 
 

@@ -40,7 +40,7 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     chance, solved_level, clip_norm, color, marker. Band as for profiles. A solved member keeps its last validation
     values to the end of the budget, since it is frozen; its gradient norms end with its training.
     """
-    curves = pd.concat([_carry_forward(_validation(cohort), cohort), _gradients(cohort)], ignore_index=True)
+    curves = _recorded(cohort)
     keys = [*CELL, "quantity", "step"]
     grouped = curves.groupby(keys, sort=True)["value"]
     num_seeds = curves.groupby([*CELL, "quantity"])["member"].nunique().rename("most_seeds")
@@ -50,6 +50,15 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     high = np.where(tails, grouped.quantile(0.75), grouped.max())
     table = grouped.median().reset_index(name="median").assign(low=low, high=high, num_seeds=few["num_seeds"])
     return _with_references(table, cohort).merge(cohort.look, on="series")
+
+
+def _recorded(cohort: Cohort) -> pd.DataFrame:
+    parts = []
+    if cohort.is_recorded("metrics"):
+        parts.append(_carry_forward(_validation(cohort), cohort))
+    if cohort.is_recorded("parameter_gradients") or not parts:
+        parts.append(_gradients(cohort))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _validation(cohort: Cohort) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from rich.table import Table
 from analysis import command_line, decay_law, growth, sequence_length_scaling, solving
 from analysis.cohort import CELL, Cohort, records
 from analysis.gradient_profile import TABLES
+from analysis.growth import MIN_SEEDS
 from analysis.stages import STAGES
 
 SHORT = {"at init": "init", "after training": "trained"}
@@ -33,6 +34,7 @@ HEADER = ("model", "task", "T", "parameters", "growth rate at init [nats/step]",
           "after training", "solved", "95 % interval (Wilson)", "steps to solve", "diverged", "decay law at init",
           "after training")  # fmt: skip
 TERMINAL_WIDTH = 100
+_NOT_ESTIMABLE = "not estimable"
 _SHORT_LAWS = {decay_law.EXPONENTIAL: "exp", decay_law.POWER_LAW: "pow", decay_law.NEITHER: "none",
                decay_law.UNDECIDED: "?"}  # fmt: skip
 
@@ -49,6 +51,9 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     never solve), num_steps (the budget), num_diverged, num_unfinished.
     """
     table = _outcomes(cohort)
+    if not cohort.is_recorded(TABLES[0]):
+        table = table.assign(**{f"{name}_{stage}": np.nan for name in _PER_STAGE for stage in SHORT.values()})
+        return table.sort_values(["task", "seq_len", "series"], ignore_index=True)
     scaling = sequence_length_scaling.summarise(cohort)
     for stage in STAGES:
         rows = scaling[scaling["stage"] == stage][[*CELL, *_PER_STAGE]]
@@ -100,7 +105,7 @@ def _spoken_row(row: dict[str, Any]) -> list[str]:
         f"{row['num_parameters']:,}",
         *(spoken_rate(row, stage) for stage in stages),
         *(spoken_horizon(row, stage) for stage in stages),
-        *(_text(row[f"verdict_{stage}"]) for stage in stages),
+        *(_estimable(row[f"verdict_{stage}"]) for stage in stages),
         *(_text(row[f"tendency_{stage}"]) for stage in stages),
         f"{row['num_solved']}/{row['num_finished']}",
         f"{row['solved_low']:.2f}–{row['solved_high']:.2f}" if row["num_finished"] else "–",
@@ -112,6 +117,24 @@ def _spoken_row(row: dict[str, Any]) -> list[str]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else "–"
+
+
+def _estimable(value: Any) -> str:
+    """`value` as text; ``–`` for what is not estimable, which `not_estimable` says once for all rows."""
+    return "–" if _text(value).startswith(_NOT_ESTIMABLE) else _text(value)
+
+
+def not_estimable(table: pd.DataFrame) -> str:
+    """One sentence on the verdicts and decay laws that are ``–`` in every row, and why; empty if there are none.
+
+    Args:
+        table: of `summarise`.
+    """
+    columns = [f"{name}_{stage}" for name in ("verdict", "decay_reason") for stage in SHORT.values()]
+    said = sorted({value for name in columns for value in table[name] if _text(value).startswith(_NOT_ESTIMABLE)})
+    reasons = ", ".join(value.removeprefix(_NOT_ESTIMABLE).strip(" ()") for value in said)
+    demand = f"; intervals, and with them verdicts and decay laws, need {MIN_SEEDS} seeds and finite rates"
+    return f"–: {_NOT_ESTIMABLE} ({reasons}){demand}." if said else ""
 
 
 def spoken_rate(row: dict[str, Any], stage: str) -> str:
@@ -134,6 +157,8 @@ def spoken_horizon(row: dict[str, Any], stage: str) -> str:
 def spoken_law(row: dict[str, Any], stage: str) -> str:
     """The decay law with its exponent and evidence, or why it has no name; ``–`` if nothing was measured."""
     law = _text(row[f"decay_law_{stage}"])
+    if _estimable(row[f"decay_reason_{stage}"]) != _text(row[f"decay_reason_{stage}"]):
+        return "–"
     if law in (decay_law.UNDECIDED, decay_law.NEITHER):
         return f"{law}: {row[f'decay_reason_{stage}']}{'; see its profile' if law == decay_law.NEITHER else ''}"
     exponent = _spoken_exponent(row, stage) if law == decay_law.POWER_LAW else ""
@@ -160,7 +185,9 @@ def markdown(table: pd.DataFrame) -> str:
         table: of `summarise`.
     """
     rows = [HEADER, ["---"] * len(HEADER), *spoken(table).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in rows) + "\n"
+    lines = [f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in rows]
+    note = not_estimable(table)
+    return "\n".join([*lines, *(["", note] if note else [])]) + "\n"
 
 
 def _markdown_cell(text: str) -> str:
@@ -179,6 +206,10 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
     )
     for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
         console.print(_terminal_table(f"{task}   T = {seq_len}   N = {rows['input_len'].iloc[0]}", rows))
+        console.print()
+    note = not_estimable(table)
+    if note:
+        console.print(note, markup=False, highlight=False)
         console.print()
 
 
@@ -205,7 +236,8 @@ def short_law(row: dict[str, Any], stage: str) -> str:
         row: of `summarise`.
         stage: ``init`` or ``trained``.
     """
-    return _SHORT_LAWS.get(row[f"decay_law_{stage}"], "–")
+    law = _SHORT_LAWS.get(row[f"decay_law_{stage}"], "–")
+    return "–" if spoken_law(row, stage) == "–" else law
 
 
 def short_verdict(row: dict[str, Any], stage: str) -> str:
@@ -216,7 +248,7 @@ def short_verdict(row: dict[str, Any], stage: str) -> str:
         stage: ``init`` or ``trained``.
     """
     verdict = _text(row[f"verdict_{stage}"])
-    return _text(row[f"tendency_{stage}"]) if verdict.startswith("not estimable") else verdict
+    return _text(row[f"tendency_{stage}"]) if verdict.startswith(_NOT_ESTIMABLE) else verdict
 
 
 def write(cohort: Cohort, out: Path) -> list[Path]:

@@ -22,7 +22,7 @@ import wandb
 from wandb.errors import UsageError
 
 from analysis import command_line, provenance, verdicts
-from analysis.cohort import Cohort, read_cohort
+from analysis.cohort import Cohort, absence, read_cohort
 from analysis.configurations import configuration
 from analysis.findings import findings
 from analysis.wandb_keys import EmptyPanelError, logged_keys
@@ -100,6 +100,9 @@ def _verdict_blocks(table: pd.DataFrame) -> Iterator[Any]:
         shown = verdicts.spoken(rows).drop(columns=["task", "T"])
         yield wr.H3(f"{task} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps)")
         yield wr.MarkdownBlock(markdown_table(shown.columns, shown.to_numpy().tolist()))
+    note = verdicts.not_estimable(table)
+    if note:
+        yield wr.P(note)
 
 
 def _grid_blocks(cohort: Cohort, destination: Destination) -> Iterator[Any]:
@@ -126,7 +129,7 @@ def _provenance_blocks(cohort: Cohort) -> Iterator[Any]:
         )
     absent = provenance.absent(cohort, TABLES)
     if len(absent):
-        yield wr.P("Absent from some or all of the above:")
+        yield wr.P(f"Absent from some or all of the above. {absence(cohort, TABLES)}".rstrip())
         yield wr.MarkdownBlock(markdown_table(absent.columns, absent.to_numpy().tolist()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ class SyntheticRun:
         init: relative profile at step 0, or one per seed.
         trained: relative profile at the end, or one per seed.
         untold: what else makes its identity differ, which no recorded field tells.
-        config: what config.yaml holds; None for none.
+        config: what config.yaml says, which makes its identity differ too; None for no such file.
         outcomes: one per seed: a step (solved then), None (budget exhausted), "diverged", "running" or "failed".
     """
 
@@ -90,6 +91,7 @@ class SyntheticRun:
     def identity(self) -> str:
         """Ten hexadecimal digits."""
         key = f"{self.model}{self.task}{self.seq_len}{self.hidden_size}{self.clip_norm}{self.num_steps}{self.untold}"
+        key += "" if self.config is None else json.dumps(self.config, sort_keys=True)
         return hashlib.sha256(key.encode()).hexdigest()[:10]
 
     def write(self, root: Path) -> Path:
@@ -97,7 +99,9 @@ class SyntheticRun:
         folder = root / self.experiment / self.name
         write_json(self._run_json(), folder / "run.json")
         if self.config is not None:
-            OmegaConf.save(OmegaConf.create(dict(self.config)), folder / "config.yaml")
+            (folder / "config.yaml").write_text(
+                OmegaConf.to_yaml(OmegaConf.create(dict(self.config))), encoding="utf-8"
+            )
         for index, outcome in enumerate(self.outcomes):
             self._write_member(folder / f"seed-{self.first_seed + index}", index, outcome)
         return folder

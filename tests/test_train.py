@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +306,30 @@ def test_a_finished_member_without_a_measurement_that_is_now_asked_for_is_named(
 ) -> None:
     run(tmp_path, "~measurement.state_gradients", "num_seeds=1")
     run(tmp_path, "num_seeds=1")
-    assert "seed 0 is finished without state_gradients, which gradhorizon-measure adds" in caplog.text
+    assert "seed 0 is finished without state_gradients: `gradhorizon-measure " in caplog.text
+    assert caplog.text.count("state_gradients") == 3
+
+
+def test_finished_members_without_a_step_measurement_are_not_sent_to_measure_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, "~measurement.parameter_gradients")
+    run(tmp_path)
+    assert "seeds 0, 1 are finished without parameter_gradients: parameter_gradients is read while" in caplog.text
+    assert "under another experiment_name with measurement=[…,parameter_gradients]" in caplog.text
+    assert "gradhorizon-measure" not in caplog.text
+
+
+def test_scheduler_on_the_path_is_no_reason_to_warn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n", encoding="utf-8")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    warnings.simplefilter("always")
+    run(tmp_path / "runs", "num_seeds=1")
+    assert [str(one.message) for one in recwarn if "srun" in str(one.message)] == []
 
 
 def test_a_member_that_another_process_trains_is_refused_and_left_alone(tmp_path: Path) -> None:

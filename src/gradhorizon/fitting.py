@@ -7,7 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from gradhorizon.run_callback import RunCallback
 from gradhorizon.run_folder import log_file
 from gradhorizon.run_sheet import RunSheet
 from gradhorizon.streams import probe_batch, validation_batches
-from gradhorizon.tasks.task import Task
+from gradhorizon.task_names import recorded_name, task_name
 from gradhorizon.training import EnsembleModule, TrainingStream
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ _LIGHTNING_CHATTER = (
     ".*`IterableDataset` has `__len__`.*",
     ".*LeafSpec.*",  # Lightning's own use of a torch function that torch has deprecated
     ".*GPU available but not used.*",
+    ".*`srun` command is available.*",  # each run is a process of its own, whoever started it
 )
 
 
@@ -71,6 +72,7 @@ def fit(
     """
     configure_torch(run)
     parts = build_parts(cfg, run)
+    parts = replace(parts, task_name=recorded_name(folder) or task_name(run))
     runs.create(folder)
     with members_locked(folder, [state.seed for state in todo]), log_file(folder / "log.txt"), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
@@ -79,11 +81,11 @@ def fit(
         candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
         try:
             asked_for = range(run.seed, run.seed + run.num_seeds)
-            info = _run_info(cfg, run, parts.task, folder, identity, asked_for)
+            info = _run_info(cfg, run, parts, folder, identity, asked_for)
             summary = stack.enter_context(parts.mirror.opened(info))
         except ValueError as error:
             raise ConfigError(f"logger: {error}") from error
-        sheet = RunSheet(cfg, run, parts.task, parts.num_parameters, folder, identity, facts, seeds)
+        sheet = RunSheet(cfg, run, parts, folder, identity, facts, seeds)
         sheet.write("running", {})
         status = "failed"
         measuring_s: defaultdict[str, float] = defaultdict(float)
@@ -128,7 +130,7 @@ def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candid
     # In float64 before the weights are restored, or restoring would round them.
     member = Member(seed, parts.build_network).to(training_dtype(run))
     lead = {
-        "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task.name,
+        "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task_name,
         "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": seed,
     }  # fmt: skip
     tables = [METRICS, *(measurement.table for measurement in parts.measurements)]
@@ -171,7 +173,7 @@ def _fit_side_by_side(
         module, recorder, files, [batch.to(device, training_dtype(run)) for batch in validation],
         ProgressDisplay(interval_s=parts.settings.progress_every_s),
         parts.settings, run.num_steps, run.val_every_steps, run.stop_when_solved,
-        title=f"{run.model['label']} {parts.task.name} T={parts.task.seq_len}",
+        title=f"{run.model['label']} {parts.task_name} T={parts.task.seq_len}",
     )  # fmt: skip
     stream = TrainingStream(ensemble, parts.task, run.data_seed, run.batch_size, first_step, run.num_steps)
     with warnings.catch_warnings():
@@ -205,18 +207,18 @@ def _trainer(run: RunConfig, device: str, callback: pl.Callback) -> pl.Trainer:
 
 
 def _run_info(
-    cfg: DictConfig, run: RunConfig, task: Task, folder: Path, identity: str, seeds: Sequence[int]
+    cfg: DictConfig, run: RunConfig, parts: Parts, folder: Path, identity: str, seeds: Sequence[int]
 ) -> RunInfo:
     config = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(vars(run))), resolve=True)
     return RunInfo(
         name=folder.name,
         experiment=run.experiment_name,
         model=run.model["label"],
-        task=task.name,
-        seq_len=task.seq_len,
+        task=parts.task_name,
+        seq_len=parts.task.seq_len,
         seeds=tuple(seeds),
         config=config,  # type: ignore[arg-type]
         folder=folder,
         resume_id=resume_id(run.experiment_name, identity, seeds),
-        tags=(run.model["label"], task.name, f"T={task.seq_len}"),
+        tags=(run.model["label"], parts.task_name, f"T={parts.task.seq_len}"),
     )

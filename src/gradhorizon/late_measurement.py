@@ -18,6 +18,7 @@ from tqdm import tqdm
 from yaml import YAMLError
 
 from gradhorizon import runs
+from gradhorizon.absent_tables import remedy
 from gradhorizon.config import ConfigError, validate
 from gradhorizon.ensemble import Member
 from gradhorizon.finished_members import FinishedMember, KeptCheckpoint
@@ -171,7 +172,7 @@ class FinishedRun:
             return item.read(program_of(network, self.parts, self.run))
         if isinstance(item, ProbeMeasurement):
             return item.read(probe)
-        raise ConfigError(f"{item.table.name} is read while a step is taken, and a finished run takes none")
+        raise ConfigError(remedy([item.table.name], self.run.measurement))
 
     def _absent(self, member: FinishedMember) -> dict[str, Measurement]:
         return {name: item for name, item in self.named.items() if member.lacks(item)}

@@ -26,9 +26,9 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon.absent_tables import can_be_added, remedy
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.late_measurement import FinishedRun, Tally
-from gradhorizon.measurements.measurement import StepMeasurement
 from gradhorizon.progress import format_duration
 from gradhorizon.records import RecordsError
 
@@ -121,7 +121,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     if not cfg.measurement:
         raise ConfigError(f"{_NAME_ONE}. {_available()}")
     for name, node in cfg.measurement.items():
-        _refuse_step_measurement(str(name), str(node.get("_target_")))
+        _refuse_step_measurement(str(name), node)
     return cfg
 
 
@@ -129,13 +129,13 @@ def _available() -> str:
     return f"There are: {', '.join(sorted(path.stem for path in (CONF_DIR / 'measurement').glob('*.yaml')))}"
 
 
-def _refuse_step_measurement(name: str, target: str) -> None:
+def _refuse_step_measurement(name: str, node: DictConfig) -> None:
     try:
-        found = get_object(target)
+        get_object(str(node.get("_target_")))
     except Exception as error:
         raise ConfigError(f"measurement {name}: {error}") from error
-    if isinstance(found, type) and issubclass(found, StepMeasurement):
-        raise ConfigError(f"{name} is read while a step is taken, and a finished run takes none; train with it instead")
+    if not can_be_added(name, {name: node}):
+        raise ConfigError(remedy([name], {name: node}))
 
 
 def measure(folders: Sequence[Path], cfg: DictConfig, device: str | None) -> int:

@@ -33,6 +33,7 @@ class Parts:
     settings: TrainerSettings
     mirror: Mirror
     num_parameters: int
+    task_name: str
 
 
 def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
@@ -69,7 +70,7 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
         settings = _built(cfg.trainer, TrainerSettings)
     with _as_config_error("logger"):
         mirror = _built(cfg.logger, Mirror)
-    return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters)
+    return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
 
 
 def _built(node: DictConfig, kind: type) -> Any:

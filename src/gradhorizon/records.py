@@ -26,6 +26,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from gradhorizon.absent_tables import remedy
 from gradhorizon.record_files import (
     check_columns,
     part_name,
@@ -37,11 +38,11 @@ from gradhorizon.record_files import (
     write_json,
     write_parquet,
 )
-from gradhorizon.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
+from gradhorizon.tables import LEAD_COLUMNS, METRICS, AbsentTableError, Column, RecordsError, Table
 
 __all__ = [
-    "LEAD_COLUMNS", "METRICS", "Column", "MemberRecords", "RecordsError", "Runs", "Table", "read_json",
-    "read_member_table", "read_runs", "write_json", "write_parquet",
+    "LEAD_COLUMNS", "METRICS", "AbsentTableError", "Column", "MemberRecords", "RecordsError", "Runs", "Table",
+    "read_json", "read_member_table", "read_runs", "write_json", "write_parquet",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -184,12 +185,13 @@ class Runs:
         """Rows of one table over all members.
 
         Raises:
-            RecordsError: no member recorded it, or they recorded it with different columns.
+            AbsentTableError: no member recorded it.
+            RecordsError: they recorded it with different columns.
         """
         found = {Path(folder): _member_table(Path(folder), name) for folder in self.members["folder"]}
         present = {folder: table for folder, table in found.items() if table is not None}
         if not present:
-            raise RecordsError(f"no run recorded `{name}`; run gradhorizon-measure RUNS measurement={name}")
+            raise AbsentTableError(f"no run recorded `{name}`; {remedy([name])}")
         first, expected = next((folder, table.schema) for folder, table in present.items())
         for folder, table in present.items():
             check_columns(table.schema, folder / "records" / name, expected, f"that of {first}")

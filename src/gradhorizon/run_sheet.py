@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
 from gradhorizon.config import RunConfig
+from gradhorizon.parts import Parts
 from gradhorizon.record_files import (
     DamagedFileError,
     put_aside,
@@ -21,7 +22,6 @@ from gradhorizon.record_files import (
     write_atomically,
     write_json,
 )
-from gradhorizon.tasks.task import Task
 from gradhorizon.variants import variant
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,7 @@ class RunSheet:
     Args:
         cfg: the composed configuration.
         run: its root.
-        task: the protocol.
-        num_parameters: parameters of one member.
+        parts: what the configuration describes.
         folder: the run's folder.
         identity: the run's identity.
         facts: what is true of this launch.
@@ -45,8 +44,7 @@ class RunSheet:
         self,
         cfg: DictConfig,
         run: RunConfig,
-        task: Task,
-        num_parameters: int,
+        parts: Parts,
         folder: Path,
         identity: str,
         facts: dict[str, Any],
@@ -64,12 +62,12 @@ class RunSheet:
             "model": run.model["label"],
             "color": run.model.get("color"),
             "marker": run.model.get("marker"),
-            "task": task.name,
-            "seq_len": task.seq_len,
-            "input_len": task.input_len,
-            "chance": dict(task.chance),
-            "solved_levels": dict(task.solved_levels),
-            "num_parameters": num_parameters,
+            "task": parts.task_name,
+            "seq_len": parts.task.seq_len,
+            "input_len": parts.task.input_len,
+            "chance": dict(parts.task.chance),
+            "solved_levels": dict(parts.task.solved_levels),
+            "num_parameters": parts.num_parameters,
             "hidden_size": run.hidden_size,
             "num_steps": run.num_steps,
             "clip_norm": run.clip_norm,

@@ -21,6 +21,10 @@ class RecordsError(RuntimeError):
     """A records file that cannot be read, or rows that do not fit their table."""
 
 
+class AbsentTableError(RecordsError):
+    """A table that no run has recorded, and what to do about it."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: its unit stands in its name where it has a dimension, and always in `unit`."""

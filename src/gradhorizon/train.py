@@ -19,11 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gradhorizon import gpus, runs, stopping
+from gradhorizon.absent_tables import OF_TRAINING, remedy
 from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, validate
 from gradhorizon.locks import MemberHeldError
 from gradhorizon.records import RecordsError
 from gradhorizon.settling import settle
 from gradhorizon.sweep import Plan, Skipped
+from gradhorizon.task_names import task_name
 
 log = logging.getLogger(__name__)
 
@@ -176,11 +178,6 @@ def _readable_name(run: RunConfig) -> str:
     return runs.readable_name(run, task_name(run), overrides)
 
 
-def task_name(run: RunConfig) -> str:
-    """Name of the protocol: that of the task's module."""
-    return str(run.task["_target_"]).split(".")[-2]
-
-
 def _say_what_is_done(seen: Look) -> None:
     log.info("%s", seen.folder)
     finished = [state.seed for state in seen.states if state.status == "finished"]
@@ -192,15 +189,17 @@ def _say_what_is_done(seen: Look) -> None:
 
 
 def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunConfig) -> None:
+    lacking: dict[tuple[str, ...], list[int]] = {}
     for state in finished:
-        measured = {*state.launch.get("measurements", ()), *runs.recorded_tables(folder, state.seed)}
-        absent = sorted(set(run.measurement or {}) - measured)
-        if "metrics" not in runs.recorded_tables(folder, state.seed):
-            absent.append("metrics")
-        if absent:
-            log.warning(
-                "  note: seed %d is finished without %s, which gradhorizon-measure adds", state.seed, ", ".join(absent)
-            )
+        recorded = runs.recorded_tables(folder, state.seed)
+        asked = {*(run.measurement or {}), *OF_TRAINING}
+        absent = sorted(asked - recorded - set(state.launch.get("measurements", ())))
+        lacking.setdefault(tuple(absent), []).append(state.seed)
+    for names, seeds in lacking.items():
+        if names:
+            how = remedy(names, run.measurement, str(folder))
+            are = "is" if len(seeds) == 1 else "are"
+            log.warning("  note: %s %s finished without %s: %s", _seeds(seeds), are, ", ".join(names), how)
 
 
 def _say_damaged_tables(folder: Path, finished: list[int]) -> None:

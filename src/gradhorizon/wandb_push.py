@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from wandb.errors import CommError
 from yaml import YAMLError
 
+from gradhorizon.mirrors import environment
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
 from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("wandb").propagate = False  # its tracebacks; the words are in the exception
     try:
+        options.offline = _is_offline(options)
         folders = find_runs(options.runs)
         failed = [folder for folder in folders if not _is_pushed(folder, options)]
     except LoginError as error:
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error.found,
         )
         return 1
-    except RecordsError as error:
+    except (RecordsError, ValueError) as error:
         log.error("Error: %s", error)  # noqa: TRY400, as above
         return 1
     except KeyboardInterrupt:
@@ -86,10 +89,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--offline", action="store_true", help="write offline folders, for `wandb sync`; no account")
     parser.add_argument("--project", help="W&B project; by default that of the run's configuration, or gradhorizon")
     parser.add_argument("--entity", help="user or team; by default that of the run's configuration, or the login's")
+    parser.add_argument("--group", help="by default that of the run's configuration, or the experiment")
+    parser.add_argument("--job-type", help="by default that of the run's configuration, or the model")
+    parser.add_argument("--tags", help="words separated by commas; by default those of the run's configuration")
+    parser.add_argument("--notes", help="a text; by default that of the run's configuration")
     parser.add_argument("--id-suffix", default="", help="word to append to run ids: a new W&B run beside the old one")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder for offline runs, default: the current one")
+    own = Path(os.environ.get("WANDB_DIR") or "")
+    parser.add_argument("--out", type=Path, default=own, help="folder for offline runs, default: the current one")
     parser.add_argument("--timeout", type=float, default=300.0, help="s to wait for W&B to take a run, default: 300")
     return parser
+
+
+def _is_offline(options: argparse.Namespace) -> bool:
+    configured = "offline" if options.offline else "online"
+    mode = environment.mode(configured)
+    if mode == "disabled":
+        raise ValueError(f"nothing is pushed while W&B is switched off, got {environment.switch()}; unset it")
+    if options.offline:
+        return True  # the command line asks for no server, whatever the environment would allow
+    environment.say_mode(configured, mode)
+    return mode == "offline"
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:
@@ -108,20 +127,27 @@ def _is_pushed(folder: Path, options: argparse.Namespace) -> bool:
     log.info("%s", folder)
     try:
         run = RecordedRun.read(folder)
-        logger = run.info.config.get("logger") or {}
-        project = options.project or logger.get("project") or "gradhorizon"
-        entity = options.entity or logger.get("entity")
+        shown = _shown(run.info.config.get("logger") or {}, options)
         info = replace(run.info, resume_id="-".join(filter(None, [run.info.resume_id, options.id_suffix])))
         if options.offline:
-            push(replace(run, info=info), RebuiltMirror(options.out, project, "offline", entity))
+            push(replace(run, info=info), RebuiltMirror(options.out, "offline", **shown))
         else:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-                mirror = RebuiltMirror(Path(scratch), project, "online", entity, finish_timeout_s=options.timeout)
+                mirror = RebuiltMirror(Path(scratch), "online", finish_timeout_s=options.timeout, **shown)
                 push(replace(run, info=info), mirror)
     except (PushError, RecordsError) as error:
         log.error("  Error: %s", error)  # noqa: TRY400, as in `main`
         return False
     return True
+
+
+def _shown(logger: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """How W&B shows a run: as the command line says, else as its configuration did, else as the environment does."""
+    fallbacks = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "group": "WANDB_RUN_GROUP",
+                 "job_type": "WANDB_JOB_TYPE", "notes": "WANDB_NOTES"}  # fmt: skip
+    own = {name: getattr(options, name) or logger.get(name) or os.environ.get(variable)
+           for name, variable in fallbacks.items()}  # fmt: skip
+    return {**own, "tags": options.tags.split(",") if options.tags else [*(logger.get("tags") or [])]}
 
 
 @dataclass(frozen=True)
@@ -193,19 +219,21 @@ class RebuiltMirror(WandbMirror):
 
     Args:
         directory: where W&B keeps its own files.
-        project: see `WandbMirror`, as for what follows.
         mode: offline or online.
-        entity: user or team.
         finish_timeout_s: how long to wait for the server to take the run.
+        shown: project, entity, group, job_type, tags and notes, as `WandbMirror` has them.
     """
 
     INIT_TIMEOUT_S = 30.0
 
-    def __init__(
-        self, directory: Path, project: str, mode: str, entity: str | None = None, finish_timeout_s: float = 300.0
-    ) -> None:
-        super().__init__(project, mode, entity, self.INIT_TIMEOUT_S, finish_timeout_s)
+    def __init__(self, directory: Path, mode: str, finish_timeout_s: float = 300.0, **shown: Any) -> None:
+        super().__init__(mode=mode, init_timeout_s=self.INIT_TIMEOUT_S, finish_timeout_s=finish_timeout_s, **shown)
         self._own_directory = directory
+
+    @property
+    def effective_mode(self) -> str:
+        """What it was made for: the program has asked the environment."""
+        return self.mode
 
     def check(self) -> None:
         """Raise what went wrong but was only said.

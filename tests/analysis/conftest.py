@@ -41,4 +41,4 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cohort(sweep: Path) -> Cohort:
-    return read_cohort([sweep], ("metrics", "input_gradients", "parameter_gradients"))
+    return read_cohort([sweep])

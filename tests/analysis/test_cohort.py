@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.cohort import RESERVED_COLORS, Cohort, read_cohort
+from analysis.cohort import RESERVED_COLORS, Cohort, absence, read_cohort
 from analysis.stages import staged
 from gradhorizon.records import RecordsError
 from tests.analysis.conftest import HOSTILE
@@ -39,11 +39,20 @@ def test_unfinished_members_are_tolerated_on_request(tmp_path: Path) -> None:
     assert read_cohort([tmp_path], is_partial=True).unfinished["seed"].tolist() == [1]
 
 
-def test_members_without_a_table_are_refused_by_name(tmp_path: Path) -> None:
+def test_what_members_lack_is_one_line_with_the_way_out(tmp_path: Path) -> None:
     SyntheticRun().write(tmp_path)
     SyntheticRun(model="gru", outcomes=(400, None), tables=("metrics",)).write(tmp_path)
-    with pytest.raises(RecordsError, match=r"(?s)2 records.*gru.*seed-0: no `input_gradients`.*gru.*seed-1: no"):
-        read_cohort([tmp_path], ["input_gradients"])
+    cohort = read_cohort([tmp_path])
+    assert absence(cohort, ["metrics", "input_gradients"]) == (
+        "not recorded, so not drawn: input_gradients of 2 of 5 members; "
+        "`gradhorizon-measure RUNS measurement=input_gradients` adds input_gradients"
+    )
+    assert absence(cohort, ["metrics"]) == ""
+
+
+def test_a_table_that_members_may_still_write_is_not_called_absent(tmp_path: Path) -> None:
+    SyntheticRun(outcomes=("running",), tables=("metrics",)).write(tmp_path)
+    assert absence(read_cohort([tmp_path], is_partial=True), ["input_gradients"]) == ""
 
 
 def test_folders_pool_seeds_of_one_configuration(tmp_path: Path) -> None:
@@ -58,14 +67,14 @@ def test_configurations_of_one_model_are_told_apart(tmp_path: Path) -> None:
     for hidden_size in (32, 64):
         SyntheticRun(hidden_size=hidden_size).write(tmp_path)
     cohort = read_cohort([tmp_path])
-    assert cohort.look["series"].tolist() == ["lstm (hidden_size 32)", "lstm (hidden_size 64)"]
+    assert cohort.look["series"].tolist() == ["lstm (hidden_size=32)", "lstm (hidden_size=64)"]
     assert cohort.look["color"].nunique() == 2
 
 
 def test_a_field_that_is_absent_in_one_configuration_is_named(tmp_path: Path) -> None:
     for clip_norm in (1.0, None):
         SyntheticRun(clip_norm=clip_norm).write(tmp_path)
-    assert read_cohort([tmp_path]).look["series"].tolist() == ["lstm (clip_norm 1)", "lstm (no clip_norm)"]
+    assert read_cohort([tmp_path]).look["series"].tolist() == ["lstm (clip_norm=1)", "lstm (clip_norm=null)"]
 
 
 def test_configurations_without_a_telling_difference_carry_their_identity(tmp_path: Path) -> None:
@@ -73,6 +82,14 @@ def test_configurations_without_a_telling_difference_carry_their_identity(tmp_pa
     for run in (first, second):
         run.write(tmp_path)
     assert set(read_cohort([tmp_path]).look["series"]) == {f"lstm ({run.identity[:6]})" for run in (first, second)}
+
+
+def test_many_variants_of_one_label_never_look_the_same(tmp_path: Path) -> None:
+    for hidden_size in range(1, 40):
+        SyntheticRun(hidden_size=hidden_size, outcomes=(None,), tables=()).write(tmp_path)
+    look = read_cohort([tmp_path]).look
+    assert len(look) == 39
+    assert not look.duplicated(["color", "marker"]).any()
 
 
 def test_no_runs_are_refused(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def exponents_of(cohort: Cohort) -> pd.DataFrame:
 
 def test_exponents_are_those_of_the_power_laws(tmp_path: Path) -> None:
     write_costs(tmp_path, [0.8, 1.0, 1.3], peak=True)
-    table = exponents_of(read_cohort([tmp_path], cost_scaling.TABLES))
+    table = exponents_of(read_cohort([tmp_path]))
     assert table["exponent"].to_dict() == pytest.approx({"time": 1.0, "saved": 1.0, "peak": 2.0}, rel=1e-12)
     assert list(table.loc["time", ["exponent_least", "exponent_greatest"]]) == pytest.approx([0.8, 1.3], rel=1e-12)
     assert table["at_full_length"].to_dict() == pytest.approx({"time": 0.8, "saved": 80.0, "peak": 12800.0}, rel=1e-12)
@@ -66,7 +66,8 @@ def test_fewer_seeds_have_none_and_say_so(tmp_path: Path) -> None:
     write_costs(tmp_path, [0.9, 0.95, 1.0, 1.05])
     table = cost_scaling.summarise(read_cohort([tmp_path]))
     assert table[["exponent_low", "exponent_high"]].isna().to_numpy().all()
-    assert (cost_scaling.spoken(table)["interval"] == "not estimable (4 seeds)").all()
+    assert (cost_scaling.spoken(table)["interval"] == "–").all()
+    assert cost_scaling.markdown(table).count("not estimable with 4 seeds; an interval needs 5") == 1
 
 
 def test_what_was_measured_later_does_not_count(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_program_writes_table_and_figures(tmp_path: Path, capsys: pytest.Capture
 
 def test_runs_without_costs_are_refused(tmp_path: Path) -> None:
     SyntheticRun(outcomes=(None,)).write(tmp_path)
-    with pytest.raises(SystemExit, match="no `cost`"):
+    with pytest.raises(SystemExit, match="no run recorded `cost`; `gradhorizon-measure RUNS measurement=cost`"):
         cost_scaling.main([str(tmp_path)])
 
 

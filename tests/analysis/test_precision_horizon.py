@@ -65,7 +65,7 @@ def write_run(
 
 
 def read(root: Path) -> Cohort:
-    return read_cohort([root], precision_horizon.TABLES)
+    return read_cohort([root])
 
 
 def row(cohort: Cohort, dtype: str, scale: float = 1.0) -> dict[str, Any]:

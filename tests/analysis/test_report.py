@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import image
 
 from analysis import report
 from analysis.cohort import Cohort, read_cohort
+from analysis.contrast import NIGHT, WHITE
 from analysis.sparkline import HEIGHT, WIDTH, sparkline
 from tests.analysis.conftest import HOSTILE, ODD
 from tests.synthetic_runs import SyntheticRun
@@ -120,6 +122,10 @@ def test_sketch_runs_from_the_largest_gradient_to_the_smallest_and_breaks_at_zer
     assert sparkline(np.arange(3.0), np.zeros(3)) == ""
 
 
+def test_not_estimable_is_said_once(page: str) -> None:
+    assert page.count("not estimable") == 1
+
+
 def _browse(folder: Path) -> subprocess.CompletedProcess[str]:
     """The page in `folder` after its program has run, as the browser's document."""
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
@@ -149,3 +155,51 @@ def test_browser_hides_a_model_whose_label_is_clicked(page: str, tmp_path: Path)
     done = _browse(tmp_path)
     assert 'data-hidden-rows="1"' in done.stdout
     assert "data-error" not in done.stdout
+
+
+def _screenshot(folder: Path, scheme: int) -> np.ndarray:
+    """The page's first screen, shape (height, width, 3), for readers who prefer the dark (0) or the light (1)."""
+    picture = folder / f"{scheme}.png"
+    preference = f"--blink-settings=preferredColorScheme={scheme}"
+    flags = [*FLAGS, f"--user-data-dir={folder / str(scheme)}", "--window-size=1280,3000", f"--screenshot={picture}"]
+    address = (folder / "report.html").as_uri()
+    subprocess.run([str(CHROMIUM), *flags, preference, address], check=True, capture_output=True, timeout=120)
+    return image.imread(picture)[:, :, :3]
+
+
+@needs_browser
+def test_page_and_charts_follow_the_preference_for_dark(page: str, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    dark, light = (_screenshot(tmp_path, scheme) for scheme in (0, 1))
+    for picture, background in ((dark, NIGHT), (light, WHITE)):
+        paper = np.array([int(background[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+        assert (np.abs(picture - paper).max(axis=2) < 0.01).mean() > 0.6
+    assert (dark.min(axis=2) > 0.97).mean() < 0.001  # no chart keeps a white ground
+    assert (light.max(axis=2) < 0.12).mean() < 0.03
+
+
+NARROW = """<!doctype html><body><script>
+const frame = document.createElement("iframe");
+frame.style.cssText = "width:420px;height:900px;border:0";
+frame.srcdoc = PAGE;
+document.body.append(frame);
+const wait = setInterval(() => {
+  const root = frame.contentDocument.documentElement;
+  if (!root.dataset.drawn) return;
+  clearInterval(wait);
+  const charts = [...frame.contentDocument.querySelectorAll(".chart svg.marks")];
+  document.documentElement.dataset.page = String(root.scrollWidth - root.clientWidth);
+  document.documentElement.dataset.chart = String(Math.max(...charts.map((one) => one.getBoundingClientRect().right)));
+  document.documentElement.dataset.least = String(Math.min(...charts.map((one) => one.getBoundingClientRect().width)));
+}, 50);
+</script></body>"""
+
+
+@needs_browser
+def test_page_reads_at_420_pixels(page: str, tmp_path: Path) -> None:
+    text = json.dumps(page).replace("</", "<\\/")
+    (tmp_path / "report.html").write_text(NARROW.replace("PAGE", text), encoding="utf-8")
+    found = dict(re.findall(r'data-(page|chart|least)="([\d.]+)"', _browse(tmp_path).stdout))
+    assert float(found["page"]) == 0  # nothing to scroll to
+    assert float(found["chart"]) <= 420
+    assert float(found["least"]) > 300

@@ -52,12 +52,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     root = tmp_path_factory.mktemp("runs")
     write_run(root, 0.9, 0.9, np.full((2, 5), 0.9))
     write_run(root, 0.0, 1.0, np.array([[0.5, 1.0], [0.5, 0.8]]))
-    return read_cohort([root], ring_initialization.TABLES)
+    return read_cohort([root])
 
 
 @pytest.fixture(scope="module")
 def frozen() -> Cohort:
-    return read_cohort([STUDY / "records"], ring_initialization.TABLES)
+    return read_cohort([STUDY / "records"])
 
 
 def test_profile_is_the_root_mean_square_of_the_powers_of_the_moduli(tiny: Cohort) -> None:

@@ -75,7 +75,7 @@ def test_model_whose_seeds_all_diverged_has_a_row_without_an_end(tmp_path: Path)
 
 def test_markdown_has_as_many_cells_in_every_row_and_no_tags(table: pd.DataFrame) -> None:
     lines = verdicts.markdown(table).splitlines()
-    assert {line.count("|") for line in lines} == {len(verdicts.HEADER) + 1}
+    assert {line.count("|") for line in lines[: len(table) + 2]} == {len(verdicts.HEADER) + 1}
     assert "<script" not in "".join(lines)
 
 
@@ -108,7 +108,24 @@ def test_spoken_law_names_exponent_evidence_or_the_reason(decaying: pd.DataFrame
     row = records(decaying)[0]
     assert verdicts.spoken_law(row, "trained").startswith("power law, α = 0.50 (0.4")
     assert verdicts.spoken_law({**row, "decay_evidence_init": 1.26}, "init") == "exponential, by 1.3 nats/lag"
-    assert verdicts.spoken_law(records(table)[0], "init") == "undecided: not estimable (3 seeds)"
+    assert verdicts.spoken_law(records(table)[0], "init") == "–"
+
+
+def test_not_estimable_is_said_once_wherever_the_table_is_shown(table: pd.DataFrame, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    verdicts.show(table, Console(file=stream, width=verdicts.TERMINAL_WIDTH))
+    verdicts.save(table, tmp_path)
+    assert len(table) > 1
+    assert stream.getvalue().count("not estimable (2 seeds, 3 seeds)") == 1
+    assert (tmp_path / "verdicts.md").read_text("utf-8").count("not estimable") == 1
+    assert set(pd.read_csv(tmp_path / "verdicts.csv")["verdict_trained"]) == {
+        "not estimable (2 seeds)",
+        "not estimable (3 seeds)",
+    }
+
+
+def test_what_is_estimable_leaves_nothing_to_say(decaying: pd.DataFrame) -> None:
+    assert verdicts.not_estimable(decaying) == ""
 
 
 def test_interval_is_spoken_with_its_coverage(decaying: pd.DataFrame) -> None:

@@ -197,7 +197,7 @@ def test_variants_of_one_label_are_run_sets_of_their_own(tmp_path: Path) -> None
     for hidden_size in (8, 16):
         SyntheticRun(hidden_size=hidden_size, outcomes=(None,)).write(tmp_path)
     found = run_sets(written(read_cohort([tmp_path]), tmp_path))
-    assert [run_set["name"] for run_set in found[:2]] == ["lstm (hidden_size 16)", "lstm (hidden_size 8)"]
+    assert [run_set["name"] for run_set in found[:2]] == ["lstm (hidden_size=16)", "lstm (hidden_size=8)"]
     assert len({run_set["filters"]["filters"][1]["value"][0] for run_set in found[:2]}) == 2
 
 

@@ -31,4 +31,4 @@ def test_logger_none_is_no_mirror() -> None:
 def test_only_wandb_online_needs_an_account(name: str, is_online: bool) -> None:
     mirror = instantiate(logger_node(name))
     assert isinstance(mirror, WandbMirror)
-    assert mirror.is_online == is_online
+    assert (mirror.effective_mode == "online") == is_online

@@ -66,6 +66,8 @@ class Measurement(ABC):
     """
 
     table: ClassVar[Table]
+    is_added_later: ClassVar[bool] = True
+    """Whether a run that has ended can gain it, from a checkpoint alone."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -92,6 +94,8 @@ class ProbeMeasurement(Measurement):
 
 class StepMeasurement(Measurement):
     """A quantity read from the live training step, before the optimizer moves."""
+
+    is_added_later = False
 
     @abstractmethod
     def read(self, step: StepReading) -> pd.DataFrame:

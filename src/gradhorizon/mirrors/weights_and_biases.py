@@ -14,9 +14,10 @@ writes what that lacks of the steps before; offline it writes a second folder th
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +25,17 @@ import pandas as pd
 import wandb
 from wandb.errors import AuthenticationError, CommError, UsageError
 
+from gradhorizon.mirrors import environment
+from gradhorizon.mirrors.complaints import Complaints, Silence, heard_by, one_line
 from gradhorizon.mirrors.mirror import Mirror, RunInfo
 from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.run_log import RunLog
 
 log = logging.getLogger(__name__)
 
-MAX_TAG_CHARACTERS = 64  # wandb refuses longer ones
+DEFAULT_PROJECT = "gradhorizon"
+MAX_NAME_CHARACTERS = 128  # wandb refuses longer ones, as below
+MAX_TAG_CHARACTERS = 64
 MAX_ID_CHARACTERS = 64
 _KEY_IS_REFUSED = re.compile(r"\b401\b|not logged in|api.?key", re.IGNORECASE)
 
@@ -50,29 +55,43 @@ class WandbMirror(Mirror):
     """One W&B run for the members of a run folder that a launch asks for.
 
     Args:
-        project: the W&B project.
-        mode: offline writes below the run folder alone; online needs a login.
+        project: the W&B project; "gradhorizon" if empty.
+        mode: offline writes below the run folder alone; online needs a login. ``WANDB_MODE`` and ``WANDB_DISABLED``
+            win over it.
         entity: user or team that owns the project; the login's default if omitted.
         init_timeout_s: how long to wait for the server when a run starts; then it is written offline.
         finish_timeout_s: how long to wait for the server when a run ends; what is missing can be sent later.
+        group: what the run belongs to; the experiment if empty.
+        job_type: the model's label if empty.
+        tags: words beside the model, the task, the length, and those of ``WANDB_TAGS``; 1 to 64 characters each.
+        notes: a text of one's own.
 
     Raises:
-        ValueError: an unknown `mode`.
+        ValueError: an unknown `mode`, or a name or tag that W&B refuses.
     """
 
     def __init__(
         self,
-        project: str = "gradhorizon",
+        project: str | None = DEFAULT_PROJECT,
         mode: str = "offline",
         entity: str | None = None,
         init_timeout_s: float = 10.0,
         finish_timeout_s: float = 5.0,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
     ) -> None:
         if mode not in ("offline", "online"):
             raise ValueError(f"`mode` must be offline or online, got {mode!r}; for no W&B at all, set logger=none")
-        self.project = project
-        self.is_online = mode == "online"
-        self.entity = entity
+        self.project = project or DEFAULT_PROJECT
+        self.mode = mode
+        self.entity = entity or None
+        self.group, self.job_type, self.notes = group or None, job_type or None, notes or None
+        if isinstance(tags, str):
+            raise ValueError(f"`tags` must be a list of words, such as [pilot,paper], got {tags!r}")  # noqa: TRY004, as every wrong setting
+        self.tags = [*(tags or [])]
+        self._check_names()
         self.init_timeout_s = init_timeout_s
         self.finish_timeout_s = finish_timeout_s
         self._run: wandb.Run | None = None
@@ -81,19 +100,39 @@ class WandbMirror(Mirror):
         self._complaints = Complaints(Path())
         self._until_closed = ExitStack()
 
+    def _check_names(self) -> None:
+        if len(self.project) > MAX_NAME_CHARACTERS or set(self.project) & set("/\\#?%:"):
+            raise ValueError(f"`project` must be 1 to 128 characters without /\\#?%:, got {self.project!r}")
+        for name, value in (("group", self.group), ("job_type", self.job_type)):
+            if value is not None and len(value) > MAX_NAME_CHARACTERS:
+                raise ValueError(f"`{name}` must be 1 to 128 characters, got {len(value)}: {value[:40]!r}…")
+        for tag in self.tags:
+            if not 1 <= len(tag) <= MAX_TAG_CHARACTERS:
+                raise ValueError(f"`tags` must be words of 1 to 64 characters, got one of {len(tag)}: {tag[:40]!r}")
+
+    @property
+    def effective_mode(self) -> str:
+        """Online, offline or disabled: as configured, unless the environment says otherwise."""
+        return environment.mode(self.mode)
+
     def open(self, run: RunInfo) -> None:
-        """Start the W&B run.
+        """Start the W&B run, unless the environment has switched W&B off.
 
         Raises:
             LoginError: online without a usable API key.
+            ValueError: the environment asks for what W&B does not know.
         """
         self.close("failed", {})
+        mode = self.effective_mode
+        environment.say_mode(self.mode, mode)
+        if mode == "disabled":
+            return
         self._has_read_records = False
         self._complaints = Complaints(run.folder)
-        with _heard_by(Silence()):
+        with heard_by(Silence()):
             self._attempt("start", lambda: self._start(run))
         if self._run is not None:
-            self._until_closed.enter_context(_heard_by(self._complaints))
+            self._until_closed.enter_context(heard_by(self._complaints))
 
     def log_scalars(self, step: int, scalars: Mapping[str, Mapping[int, float]]) -> None:
         """Take every member's values; a step is logged as one row, with medians over members, once it is complete."""
@@ -133,8 +172,8 @@ class WandbMirror(Mirror):
             self._attempt(what, lambda: action(run_log))
 
     def _start(self, info: RunInfo) -> None:
-        self._run = self._init_online(info) if self.is_online else self._init(info, "offline")
-        if not self._run.offline:
+        self._run = self._init_online(info) if self.effective_mode == "online" else self._init(info, "offline")
+        if not self._run.offline and not environment.is_true("WANDB_SILENT"):
             log.info("W&B: %s", self._run.url)
         self._log = RunLog(self._run, info)
 
@@ -145,17 +184,17 @@ class WandbMirror(Mirror):
             raise LoginError(_first_sentence(error)) from error
         except CommError as error:
             if _KEY_IS_REFUSED.search(str(error)):
-                raise LoginError(f"an API key that the server refuses ({_one_line(error)})") from error
+                raise LoginError(f"an API key that the server refuses ({one_line(error)})") from error
             return self._init_without_server(info, error)
 
     def _init_without_server(self, info: RunInfo, error: CommError) -> wandb.Run:
-        said = _one_line(error).split(" Consider ")[0]
+        said = one_line(error).split(" Consider ")[0]
         self._complaints.say(f"the server gave no usable answer ({said}), this run is written offline")
         wandb.teardown()  # its service still holds the id of the run that did not start
         return self._init(info, "offline")
 
     def _init(self, info: RunInfo, mode: Literal["offline", "online"]) -> wandb.Run:
-        tags = (info.model, info.task, f"T={info.seq_len}", *info.tags)
+        tags = (info.model, info.task, f"T={info.seq_len}", *info.tags, *self.tags, *environment.tags())
         return wandb.init(
             project=self.project,
             entity=self.entity,
@@ -164,8 +203,9 @@ class WandbMirror(Mirror):
             id=re.sub(r"[^A-Za-z0-9_-]", "-", info.resume_id)[-MAX_ID_CHARACTERS:],
             resume="allow" if mode == "online" and self._is_resumed(info) else None,
             name=info.name,
-            group=info.experiment,
-            job_type=info.model,
+            group=self.group or info.experiment,
+            job_type=self.job_type or info.model,
+            notes=self.notes,
             tags=tuple(dict.fromkeys(tag[:MAX_TAG_CHARACTERS] for tag in tags if tag)),
             config=run_config(info),
             reinit="finish_previous",  # a run that an earlier job of this process has left open
@@ -173,7 +213,9 @@ class WandbMirror(Mirror):
         )
 
     def _directory(self, info: RunInfo) -> Path:
-        return info.folder
+        own = Path(os.environ.get("WANDB_DIR") or info.folder)
+        own.mkdir(parents=True, exist_ok=True)
+        return own
 
     def _is_resumed(self, info: RunInfo) -> bool:
         # A W&B run of which nothing is recorded here shows another training: it is overwritten.
@@ -199,73 +241,11 @@ class WandbMirror(Mirror):
         except LoginError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever fails here must not stop the training)
-            self._complaints.say(f"could not {what} ({type(error).__name__}: {_one_line(error)})")
-
-
-@contextmanager
-def _heard_by(listener: Silence) -> Iterator[None]:
-    """Hand `listener` what wandb would print."""
-    wandb.setup()
-    wandb.termsetup(wandb.Settings(silent=True), listener)
-    try:
-        yield
-    finally:
-        wandb.termsetup(wandb.setup().settings, None)
-
-
-class Silence:
-    """Takes what wandb would print, and drops it."""
-
-    def info(self, message: str) -> None:
-        """Drop what went well."""
-
-    def warning(self, message: str) -> None:
-        """Drop a warning: what it leads to is raised."""
-
-    def error(self, message: str) -> None:
-        """Drop an error: what it leads to is raised."""
-
-
-class Complaints(Silence):
-    """Says the first thing that goes wrong with a run, and what to do; keeps silent about the rest.
-
-    It also takes wandb's own messages: that an upload was given up reaches nobody else.
-
-    Args:
-        folder: the run's folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.first: str | None = None
-
-    def say(self, words: str) -> None:
-        """Log `words` as a warning, or for the debugger alone after the first ones."""
-        if self.first is not None:
-            log.debug("W&B: %s", words)
-            return
-        self.first = words
-        log.warning(
-            "W&B: %s. Training is not affected, and all is recorded: `gradhorizon-wandb-push '%s'` sends it",
-            words.rstrip("."),
-            self._folder,
-        )
-
-    def warning(self, message: str) -> None:
-        """Say what wandb warns of."""
-        self.say(_one_line(message))
-
-    def error(self, message: str) -> None:
-        """Say what wandb reports as an error."""
-        self.say(_one_line(message))
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()).removeprefix("wandb: ").removeprefix("WARNING ").removeprefix("ERROR ")
+            self._complaints.say(f"could not {what} ({type(error).__name__}: {one_line(error)})")
 
 
 def _first_sentence(error: object) -> str:
-    return _one_line(error).split(". ")[0].rstrip(".")
+    return one_line(error).split(". ")[0].rstrip(".")
 
 
 def run_config(run: RunInfo) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradhorizon.variants import snake_case
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -60,12 +62,18 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    """The protocol's name: that of its module and of its file in ``conf/task``."""
+    """The protocol's name: that of its module and of its file in ``conf/task``; by default the class's own, with
+    underscores. A run takes the name of the file that chose a task from outside the package, if one did."""
     min_seq_len: ClassVar[int] = 1
     min_seq_len_reason: ClassVar[str] = "at least one step"
 
     num_held_out: int | None = None
     """How many samples the held-out set has, where it is finite; validation then sees each at most once."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):  # an inherited one would be that of another protocol
+            cls.name = snake_case(cls.__name__)
 
     def __init__(self, seq_len: int) -> None:
         if seq_len < self.min_seq_len:
