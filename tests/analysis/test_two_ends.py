@@ -131,9 +131,9 @@ def test_table_says_vanishing_and_the_report_too(both: Cohort) -> None:
 @pytest.mark.parametrize("model", ["bilstm", "bigru"])
 def test_real_networks_of_two_directions_vanish_as_those_of_one(model: str, tmp_path: Path) -> None:
     shared = ("seq_len=60", "hidden_size=16", "num_seeds=5", "num_steps=1", "val_every_steps=1")
-    folders = [run(tmp_path / name, f"model={name}", *shared) for name in (model, model.removeprefix("bi"))]
-    table = sequence_length_scaling.summarise(read_cohort(folders)).set_index(["series", "stage"])
-    found, single = (table.loc[name, "at init"] for name in (model, model.removeprefix("bi")))
+    names = (model, model.removeprefix("bi"))
+    cohort = read_cohort([run(tmp_path / name, f"model={name}", *shared) for name in names])
+    found, single = (row(cohort, name) for name in names)
     assert (found["verdict"], single["verdict"]) == ("vanishing", "vanishing")
     assert found["rate"] == pytest.approx(single["rate"], rel=0.2)
     assert not found["horizon_is_censored"]
