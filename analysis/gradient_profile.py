@@ -172,7 +172,7 @@ def draw(table: pd.DataFrame, footnote: str) -> Figure:
             limit(in_row, axes[row, column])
         axes[row, 0].set_ylabel(r"relative gradient $g(\tau)$ [–]")
     for ax in axes[-1]:
-        ax.set_xlabel(lag_label(table, r"lag $\tau$"), fontsize=7 if table["has_two_ends"].any() else None)
+        ax.set_xlabel(lag_label(table, r"lag $\tau$"), fontsize=7 if table["has_two_ends"].any() else 8)
     title = f"How far back the gradient reaches · {table['task'].iloc[0]}"
     appearance.finish(
         figure, title, [appearance.series_handles(table), _handles(table)], f"{_legend(table)} {footnote}"

@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import SupportsInt
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -202,7 +203,7 @@ def coverage(num_seeds: int) -> float:
     return float(1 - 2 * stats.binom.cdf(_rank(num_seeds) - 1, num_seeds, 0.5))
 
 
-def spoken_coverage(counts: Iterable[int]) -> str:
+def spoken_coverage(counts: Iterable[SupportsInt]) -> str:
     """Coverage of the intervals over so many seeds, as figures and tables name it; ``–`` where there are none.
 
     Args:
@@ -212,7 +213,7 @@ def spoken_coverage(counts: Iterable[int]) -> str:
         >>> spoken_coverage([3, 5]), spoken_coverage([5, 10, 6])
         ('93.75 %', '93.75 to 97.85 %')
     """
-    found = sorted({coverage(int(count)) for count in counts if count >= MIN_SEEDS})
+    found = sorted({coverage(count) for count in map(int, counts) if count >= MIN_SEEDS})
     said = dict.fromkeys(f"{100 * share:.4g}" for share in found[:1] + found[-1:])
     return f"{' to '.join(said)} %" if said else "–"
 

@@ -16,6 +16,7 @@ from analysis.appearance import styled
 from analysis.cohort import Cohort, read_cohort
 from analysis.wandb_keys import logged_keys
 from gradhorizon.mirrors.run_log import HORIZON_KEY, PROFILE_KEY
+from tests.runs_on_disk import run
 from tests.synthetic_runs import Profile, SyntheticRun, config_of, exponential
 
 TWO_ENDS = config_of("lstm.LSTM", "initialization.uniform", model={"bidirectional": True})
@@ -78,9 +79,9 @@ def test_the_same_records_without_a_second_direction_are_left_as_they_are(tmp_pa
 
 @pytest.mark.parametrize("input_len", [1, 2, 3, 50, 51])
 def test_lengths_odd_and_even_are_drawn_and_reported(input_len: int, tmp_path: Path) -> None:
-    run = SyntheticRun(seq_len=input_len, input_len=input_len, init=u_shape(-0.3), trained=u_shape(-0.1),
+    synthetic = SyntheticRun(seq_len=input_len, input_len=input_len, init=u_shape(-0.3), trained=u_shape(-0.1),
                        outcomes=(None,) * 5, config=TWO_ENDS)  # fmt: skip
-    run.write(tmp_path)
+    synthetic.write(tmp_path)
     cohort = read_cohort([tmp_path])
     found = row(cohort, "lstm")
     assert found["span"] == (input_len - 1) // 2
@@ -101,7 +102,7 @@ def test_axes_say_which_distance_is_drawn(both: Cohort, tmp_path: Path) -> None:
     with styled():
         figure = gradient_profile.draw(table, "")
     assert figure.axes[-1].get_xlabel().endswith("or distance to the nearest read end [steps]")
-    assert "lag τ or distance to the nearest read end" in report.html(both)
+    assert "or distance to the nearest read end [steps]" in report.html(both)
     spec = json.loads(wandb_report.write(both, tmp_path, "lab", "p").read_text(encoding="utf-8"))
     assert "lag τ = t* − t or distance to the nearest read end [steps]" in json.dumps(spec, ensure_ascii=False)
 
@@ -113,8 +114,8 @@ def test_theory_of_one_direction_is_not_drawn_for_two(both: Cohort) -> None:
 
 
 def test_mirror_logs_the_distance_and_its_horizon(both: Cohort) -> None:
-    logged = {run: keys for (_, run), keys in logged_keys(both).items()}
-    (bilstm,) = (keys for run, keys in logged.items() if run.startswith("bilstm"))
+    logged = {name: keys for (_, name), keys in logged_keys(both).items()}
+    (bilstm,) = (keys for name, keys in logged.items() if name.startswith("bilstm"))
     assert f"{HORIZON_KEY}_init/median" in bilstm.summary
     assert f"{HORIZON_KEY}_last/median_beyond" in bilstm.summary
     assert ("lag", f"{PROFILE_KEY}_init/median") in bilstm.history
@@ -124,3 +125,16 @@ def test_table_says_vanishing_and_the_report_too(both: Cohort) -> None:
     spoken = verdicts.spoken(verdicts.summarise(both))
     assert spoken.loc[spoken["model"] == "bilstm", "verdict at init"].tolist() == ["vanishing"]
     assert re.search(r'data-series="bilstm">.*?<td>18</td><td>&gt; 49</td>', report.html(both), re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["bilstm", "bigru"])
+def test_real_networks_of_two_directions_vanish_as_those_of_one(model: str, tmp_path: Path) -> None:
+    shared = ("seq_len=60", "hidden_size=16", "num_seeds=5", "num_steps=1", "val_every_steps=1")
+    names = (model, model.removeprefix("bi"))
+    cohort = read_cohort([run(tmp_path / name, f"model={name}", *shared) for name in names])
+    found, single = (row(cohort, name) for name in names)
+    assert (found["verdict"], single["verdict"]) == ("vanishing", "vanishing")
+    assert found["rate"] == pytest.approx(single["rate"], rel=0.2)
+    assert not found["horizon_is_censored"]
+    assert abs(found["horizon"] - single["horizon"]) <= 5
