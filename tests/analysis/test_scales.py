@@ -61,7 +61,7 @@ def wide(tmp_path: Path) -> Cohort:
 def test_figure_and_report_show_one_axis(wide: Cohort) -> None:
     table = sequence_length_scaling.summarise(wide)
     figure = sequence_length_scaling.draw(table, "")
-    figure.canvas.draw()  # type: ignore[attr-defined]
+    figure.canvas.draw()
     panels = [panel for panel in scaling_panels(table) if "growth rate" in panel.title]
     scale = rate_scale(table)
     assert len(panels) == 2
