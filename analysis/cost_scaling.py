@@ -141,7 +141,6 @@ def spoken(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _spoken_row(row: dict[str, Any]) -> list[str]:
-    interval = _span(row["exponent_low"], row["exponent_high"])
     unit = "s" if row["quantity"] == "time" else "MiB"
     return [
         str(row["series"]),
@@ -150,7 +149,7 @@ def _spoken_row(row: dict[str, Any]) -> list[str]:
         program(row),
         str(row["quantity"]),
         "–" if pd.isna(row["exponent"]) else f"{row['exponent']:.2f}",
-        interval,
+        _span(row["exponent_low"], row["exponent_high"]),
         _span(row["exponent_least"], row["exponent_greatest"]),
         f"{row['at_full_length']:.3g} {unit}",
         f"{row['fed_from']} … {row['fed_to']}",
@@ -176,19 +175,8 @@ def markdown(table: pd.DataFrame) -> str:
     """
     rows = [HEADER, ["---"] * len(HEADER), *spoken(table).to_numpy().tolist()]
     cells = [[text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for text in row] for row in rows]
-    lines, note = [f"| {' | '.join(row)} |" for row in cells], not_estimable(table)
+    lines, note = [f"| {' | '.join(row)} |" for row in cells], growth.too_few(table["num_seeds"].tolist())
     return "\n".join([*lines, *(["", note] if note else [])]) + "\n"
-
-
-def not_estimable(table: pd.DataFrame) -> str:
-    """One sentence on the intervals that are ``–``, and why; empty if there are none.
-
-    Args:
-        table: of `summarise`.
-    """
-    few = sorted(table.loc[table["exponent_low"].isna() & (table["num_seeds"] < MIN_SEEDS), "num_seeds"].unique())
-    counts = " to ".join(str(count) for count in dict.fromkeys([*few[:1], *few[-1:]]))
-    return f"–: not estimable with {counts} seeds; an interval needs {MIN_SEEDS}." if few else ""
 
 
 def show(table: pd.DataFrame, console: Console | None = None) -> None:
@@ -210,7 +198,7 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
             shown.add_row(*map(escape, row))
         console.print(shown)
         console.print()
-    console.print(not_estimable(table), markup=False, highlight=False)
+    console.print(growth.too_few(table["num_seeds"].tolist()), markup=False, highlight=False)
 
 
 def curves(cohort: Cohort) -> pd.DataFrame:
