@@ -28,6 +28,7 @@ from analysis import appearance, command_line, growth
 from analysis.cohort import CELL, MEMBER, Cohort, records
 from analysis.gradient_profile import left_out
 from analysis.growth import MIN_SEEDS
+from analysis.markdown import noted_table
 
 TABLES = ("cost",)
 SETTING = ["device", "precision", "num_threads", "batch_size"]
@@ -92,8 +93,7 @@ def exponent(fed: Float[np.ndarray, " L"], values: Float[np.ndarray, " L"]) -> f
         values: positive.
 
     Example:
-        >>> lengths = np.array([10.0, 20.0, 40.0])
-        >>> round(exponent(lengths, 3 * lengths**2), 12)
+        >>> round(exponent(np.array([10.0, 20.0, 40.0]), np.array([300.0, 1200.0, 4800.0])), 12)
         2.0
     """
     usable = np.isfinite(values) & (values > 0)
@@ -109,13 +109,13 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     NaN where it is not estimable), exponent_least, exponent_greatest (of the seeds); at_full_length (seconds or MiB at
     the longest length, median over seeds); fed_from, fed_to (steps).
     """
-    groups = measured(cohort).groupby(CURVE, sort=True)
+    groups = measured(cohort).groupby(CURVE)
     return pd.DataFrame([dict(zip(CURVE, key, strict=True)) | _fit(group) for key, group in groups])
 
 
 def _fit(group: pd.DataFrame) -> dict[str, Any]:
-    of_seeds = [own for _, own in group.groupby(MEMBER)]
-    exponents = np.array([exponent(own["n"].to_numpy(float), own["value"].to_numpy()) for own in of_seeds])
+    of_seeds = group.groupby(MEMBER)
+    exponents = np.array([exponent(own["n"].to_numpy(float), own["value"].to_numpy()) for _, own in of_seeds])
     interval = growth.rate_interval(exponents) or growth.Interval(math.nan, math.nan)
     known = exponents[~np.isnan(exponents)]
     return {
@@ -141,7 +141,6 @@ def spoken(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _spoken_row(row: dict[str, Any]) -> list[str]:
-    interval = _span(row["exponent_low"], row["exponent_high"])
     unit = "s" if row["quantity"] == "time" else "MiB"
     return [
         str(row["series"]),
@@ -150,12 +149,17 @@ def _spoken_row(row: dict[str, Any]) -> list[str]:
         program(row),
         str(row["quantity"]),
         "–" if pd.isna(row["exponent"]) else f"{row['exponent']:.2f}",
-        f"{interval} ({growth.spoken_coverage([row['num_seeds']])})" if interval != "–" else interval,
+        _interval(row),
         _span(row["exponent_least"], row["exponent_greatest"]),
         f"{row['at_full_length']:.3g} {unit}",
         f"{row['fed_from']} … {row['fed_to']}",
         str(row["num_seeds"]),
     ]
+
+
+def _interval(row: dict[str, Any]) -> str:
+    interval = _span(row["exponent_low"], row["exponent_high"])
+    return interval if interval == "–" else f"{interval} ({growth.spoken_coverage([row['num_seeds']])})"
 
 
 def _span(low: float, high: float) -> str:
@@ -174,21 +178,7 @@ def markdown(table: pd.DataFrame) -> str:
     Args:
         table: of `summarise`.
     """
-    rows = [HEADER, ["---"] * len(HEADER), *spoken(table).to_numpy().tolist()]
-    cells = [[text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for text in row] for row in rows]
-    lines, note = [f"| {' | '.join(row)} |" for row in cells], not_estimable(table)
-    return "\n".join([*lines, *(["", note] if note else [])]) + "\n"
-
-
-def not_estimable(table: pd.DataFrame) -> str:
-    """One sentence on the intervals that are ``–``, and why; empty if there are none.
-
-    Args:
-        table: of `summarise`.
-    """
-    few = sorted(table.loc[table["exponent_low"].isna() & (table["num_seeds"] < MIN_SEEDS), "num_seeds"].unique())
-    counts = " to ".join(str(count) for count in dict.fromkeys([*few[:1], *few[-1:]]))
-    return f"–: not estimable with {counts} seeds; an interval needs {MIN_SEEDS}." if few else ""
+    return noted_table(HEADER, spoken(table).to_numpy().tolist(), growth.too_few(table["num_seeds"].tolist()))
 
 
 def show(table: pd.DataFrame, console: Console | None = None) -> None:
@@ -199,18 +189,16 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
         console: where to; the terminal if None.
     """
     console = console or Console(width=100)
-    words = spoken(table)
-    for (task, own), rows in words.groupby(["task", "program"], sort=True):
-        shown = Table(
-            title=escape(f"{task}   {own}"), title_justify="left", title_style="bold", box=None, pad_edge=False
-        )
+    for (task, own), rows in spoken(table).groupby(["task", "program"], sort=True):
+        title = escape(f"{task}   {own}")
+        shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         for name in (named := [name for name in HEADER if name not in {"task", "program", "seeds"}]):
             shown.add_column(name, justify="left" if name in {"model", "quantity"} else "right")
         for row in rows[named].to_numpy():
             shown.add_row(*map(escape, row))
         console.print(shown)
         console.print()
-    console.print(not_estimable(table), markup=False, highlight=False)
+    console.print(growth.too_few(table["num_seeds"].tolist()), markup=False, highlight=False)
 
 
 def curves(cohort: Cohort) -> pd.DataFrame:

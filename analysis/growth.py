@@ -276,3 +276,18 @@ def tendency(rates: Float[np.ndarray, " M"], span: float) -> str:
 
 def _most_first(item: tuple[str, int]) -> tuple[int, str]:
     return -item[1], item[0]
+
+
+def too_few(num_seeds: Iterable[int]) -> str:
+    """One sentence on intervals that are ``–`` for want of seeds; empty if there are none.
+
+    Args:
+        num_seeds: of each row of a table.
+
+    Example:
+        >>> too_few([3, 5, 3])
+        '–: not estimable with 3 seeds; an interval needs 5.'
+    """
+    few = sorted({count for count in num_seeds if count < MIN_SEEDS})
+    counts = " to ".join(str(count) for count in dict.fromkeys([*few[:1], *few[-1:]]))
+    return f"–: not estimable with {counts} seeds; an interval needs {MIN_SEEDS}." if few else ""

@@ -39,7 +39,7 @@ def polygon(num_corners: int, every_other: float = 1.0) -> list[tuple[float, flo
     ]
 
 
-_OUTLINES = {
+_OUTLINES: dict[str, list[tuple[float, float]]] = {
     "d": [(0, -1), (0.55, 0), (0, 1), (-0.55, 0)],
     "X": [(-1, -0.5), (-0.5, -1), (0, -0.5), (0.5, -1), (1, -0.5), (0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5), (-0.5, 1),
           (-1, 0.5), (-0.5, 0)],

@@ -21,6 +21,7 @@ from analysis import command_line, decay_law, growth, sequence_length_scaling, s
 from analysis.cohort import CELL, Cohort, records
 from analysis.gradient_profile import TABLES
 from analysis.growth import MIN_SEEDS
+from analysis.markdown import noted_table
 from analysis.stages import STAGES
 
 SHORT = {"at init": "init", "after training": "trained"}
@@ -184,14 +185,7 @@ def markdown(table: pd.DataFrame) -> str:
     Args:
         table: of `summarise`.
     """
-    rows = [HEADER, ["---"] * len(HEADER), *spoken(table).to_numpy().tolist()]
-    lines = [f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in rows]
-    note = not_estimable(table)
-    return "\n".join([*lines, *(["", note] if note else [])]) + "\n"
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return noted_table(HEADER, spoken(table).to_numpy().tolist(), not_estimable(table))
 
 
 def show(table: pd.DataFrame, console: Console | None = None) -> None:

@@ -16,7 +16,7 @@ NAMES = sorted(path.stem for path in (CONF_DIR / "measurement").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_way_out_is_one_that_the_command_takes(name: str) -> None:
-    found = get_object(str(OmegaConf.select(OmegaConf.load(CONF_DIR / "measurement" / f"{name}.yaml"), "_target_")))
+    found = get_object(OmegaConf.select(OmegaConf.load(CONF_DIR / "measurement" / f"{name}.yaml"), "_target_"))
     assert issubclass(found, Measurement)
     assert found.table.name == name
     is_step = issubclass(found, StepMeasurement)

@@ -48,10 +48,8 @@ def can_be_added(table: str, measurements: Mapping[str, Any] | None = None) -> b
 
 
 def _target(table: str, measurements: Mapping[str, Any] | None) -> str:
-    node = (measurements or {}).get(table)
-    if node:
-        return str(node["_target_"])
-    return str(OmegaConf.select(OmegaConf.load(CONF_DIR / "measurement" / f"{table}.yaml"), "_target_"))
+    node: Any = (measurements or {}).get(table) or OmegaConf.load(CONF_DIR / "measurement" / f"{table}.yaml")
+    return str(node.get("_target_"))
 
 
 def _by_measuring(names: list[str], runs: str) -> Iterator[str]:

@@ -91,7 +91,7 @@ def test_runs_of_another_cell_are_refused(tmp_path: Path) -> None:
 
 def test_runs_without_state_gradients_are_refused(tmp_path: Path) -> None:
     SyntheticRun().write(tmp_path)
-    with pytest.raises(SystemExit, match="no `state_gradients`"):
+    with pytest.raises(SystemExit, match="no run recorded `state_gradients`"):
         ring_initialization.main([str(tmp_path), "--out", str(tmp_path)])
 
 

@@ -137,8 +137,11 @@ def test_run_without_its_configuration_has_no_line(tmp_path: Path) -> None:
     assert gradient_profile.summarise(read_cohort([tmp_path]))["expected"].isna().all()
 
 
-def test_curve_whose_runs_were_built_differently_has_no_line(tmp_path: Path) -> None:
+def test_runs_of_one_label_that_were_built_differently_have_each_its_own_line(tmp_path: Path) -> None:
     for seed, initialization in enumerate(("initialization.uniform", "lstm.forget_bias")):
         config = config_of("lstm.LSTM", initialization)
         SyntheticRun(experiment=f"e{seed}", first_seed=seed, outcomes=(None,), config=config).write(tmp_path)
-    assert gradient_profile.summarise(read_cohort([tmp_path]))["expected"].isna().all()
+    table = gradient_profile.summarise(read_cohort([tmp_path]))
+    found = {str(one) for one in table.loc[table["stage"] == "at init", "assumption"].unique()}
+    assert found == {"λ = ln σ(0), forget gate alone", "λ = ln σ(1), forget gate alone"}
+    assert table.loc[table["stage"] == "at init"].groupby("series")["assumption"].nunique().tolist() == [1, 1]
