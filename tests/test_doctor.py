@@ -89,7 +89,8 @@ def test_nan_fails_and_is_null_in_the_document(capsys: pytest.CaptureFixture[str
 def test_a_mistake_in_the_code_fails_with_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--cell", "tests.wrong_cells.Raising", "--device", "cpu"]) == 1
     shown = capsys.readouterr().out
-    assert "cpu float64, cpu float32, cpu float16, cpu bfloat16: RuntimeError: mat1 and mat2" in " ".join(shown.split())
+    said = "cpu float64, cpu float32, cpu float16, cpu bfloat16: ConductError: `Raising.segment` must run in float64"
+    assert f"{said} on a batch, got RuntimeError: mat1 and mat2" in " ".join(shown.split())
     assert "4 of 4 checks FAIL: Raising on cpu in float64, float32, float16, bfloat16." in " ".join(shown.split())
 
 

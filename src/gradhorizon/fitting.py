@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from gradhorizon import runs
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.ensemble import Ensemble, Member
+from gradhorizon.kernels.casting import cast
 from gradhorizon.locks import MemberHeldError, members_locked
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
@@ -126,7 +127,7 @@ class _Candidate:
 
 def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candidate:
     # In float64 before the weights are restored, or restoring would round them.
-    member = Member(seed, parts.build_network).to(training_dtype(run))
+    member = cast(Member(seed, parts.build_network), training_dtype(run))
     lead = {
         "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task.name,
         "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": seed,
@@ -165,7 +166,7 @@ def _fit_side_by_side(
         ensemble, parts.build_optimizer, run.data_seed, first_step, recorder, parts.settings.log_every_steps,
         [item.optimizer_state for item in going if item.optimizer_state is not None],
     )  # fmt: skip
-    module.to(training_dtype(run))
+    cast(module, training_dtype(run))
     validation = validation_batches(parts.task, run.data_seed, run.val_size, _VALIDATION_BATCH)
     callback = RunCallback(
         module, recorder, files, [batch.to(device, training_dtype(run)) for batch in validation],

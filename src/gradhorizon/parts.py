@@ -14,8 +14,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.arguments import check_arguments
+from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
 from gradhorizon.ensemble import kept_rng
+from gradhorizon.kernels.casting import num_real_numbers
+from gradhorizon.kernels.conduct import refuse_legacy_hooks
+from gradhorizon.kernels.shapes import check_shapes
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
@@ -58,13 +62,17 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
         build_network = network_builder(cfg, run, task)
         with kept_rng():
             network = build_network()
+        refuse_legacy_hooks(network)
+        for cell in network.cells():
+            if isinstance(cell, Recurrent):
+                check_shapes(cell)
     with _as_config_error("measurement"):
         for measurement in measurements:
             measurement.check(network, task)
     with _as_config_error("optimizer"):
         build_optimizer = instantiate(cfg.optimizer)
         build_optimizer(network.parameters())
-        num_parameters = sum(parameter.numel() for parameter in network.parameters())
+        num_parameters = num_real_numbers(network)
     with _as_config_error("trainer"):
         settings = _built(cfg.trainer, TrainerSettings)
     with _as_config_error("logger"):

@@ -38,6 +38,7 @@ class Layer(nn.Module, ABC):
         self.input_size = input_size
         self.hidden_size = hidden_size
         # Moves with the module, so that one without parameters knows its format and device too.
+        self._like: Tensor
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     @abstractmethod
@@ -98,8 +99,7 @@ class Recurrent(Layer):
 
     def initial_state(self, batch_size: int) -> State:
         """s_0: zeros, one tensor (B, …) per component, real, with the parameters' dtype and device."""
-        like = next(self.parameters(), self._buffers["_like"])
-        assert like is not None  # noqa: S101, for the type checker
+        like = next((own for own in self.parameters() if own.is_floating_point() or own.is_complex()), self._like)
         return tuple(
             like.new_zeros(batch_size, *shape, dtype=like.dtype.to_real()) for shape in self.state_shapes.values()
         )

@@ -102,6 +102,25 @@ def check_repeats(module: nn.Module, call: Call, lengths: tuple[int, int] = LENG
             raise ConductError(_words_of_memory(module, differing))
 
 
+def check_conduct(module: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor) -> None:
+    """Refuse a module that remembers, writes into its input, leaves float64, or reads a value.
+
+    Args:
+        module: in evaluation mode and float64, as `measured_copy` gives it.
+        run: calls it on inputs of any number of steps.
+        inputs: shape (B, N, …), the steps on dimension 1.
+
+    Raises:
+        ConductError: one line: what was found, what to write instead.
+    """
+    name = type(module).__name__
+    lengths = (min(LENGTHS[0], inputs.shape[1]), min(LENGTHS[1], inputs.shape[1]))
+    with torch.no_grad():
+        check_untouched(name, run, {"input": inputs})
+        check_precision(name, module, lambda: run(inputs), inputs)
+        check_repeats(module, lambda length: run(inputs[:, :length]), lengths)
+
+
 def check_untouched(name: str, run: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """What `run` returns, if it leaves the tensors that it is given as they were.
 

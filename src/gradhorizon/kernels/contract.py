@@ -11,7 +11,7 @@ import copy
 import logging
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -23,12 +23,14 @@ from gradhorizon.kernels.conduct import LENGTHS, ConductError, check_precision, 
 from gradhorizon.kernels.derivatives import Derivatives, compare_derivatives
 from gradhorizon.kernels.shapes import BATCH_SIZE, check_shapes, in_words, own_copy
 from gradhorizon.kernels.surroundings import own_surroundings
-from gradhorizon.measurements.kernel_gate import configuration
+from gradhorizon.measurements.kernel_gate import SamplesInteractError, configuration
 
 log = logging.getLogger(__name__)
 
 _NUM_STEPS = max(LENGTHS)
 _FIRST_STEP = 3
+_CLOCK = (0, 1, 2, 3, 4, 5, 99)  # `first_step` of the steps that are looked at: what is done at each k-th is among them
+_WATCHED = (0, 1, 99)  # those whose single operations are followed, which takes ten times as long
 _MOST_ENTRIES = 64  # rows and columns of a Jacobian that are compared
 _TOLERANCE = 1e-10  # as the kernel gate's for float64
 _SCALES = (0.03, 1.0, 10.0)  # of the samples that run together and alone
@@ -114,23 +116,24 @@ def _steps(cell: Recurrent, projected: Sequence[Projected], state: State) -> Ite
 
 def _check_steps(cell: Recurrent) -> tuple[list[tuple[Tensor, State]], bool]:
     """Inputs and states of steps that were run one by one, and whether any rounds."""
-    x, _ = _draws(cell)
-    state = cell.initial_state(BATCH_SIZE)
+    name = f"{type(cell).__name__}.recur"
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(BATCH_SIZE, _NUM_STEPS, cell.input_size, generator=generator, dtype=torch.float64)
+    state = tuple(part.detach().clone() for part in cell.initial_state(BATCH_SIZE))
     given, rounds = [], False
-    for t in range(_NUM_STEPS):
-        x_t = x[:, t : t + 1]
-        given.append((x_t, tuple(part.detach() for part in state)))
-        watch = check_precision(
-            f"{type(cell).__name__}.recur", cell, lambda x_t=x_t, state=state, t=t: _step(cell, x_t, state, t),
-            (x_t, state),
-        )  # fmt: skip
-        rounds |= watch.rounds
-        check_precision(
-            f"{type(cell).__name__}.recur", cell,
-            lambda x_t=x_t, state=state, t=t: _pass_back(cell, x_t, state, t), (x_t, state),
-        )  # fmt: skip
-        state = _untouched_step(cell, x_t, state, t)
+    for t, x_t in zip(_CLOCK, x.split(1, dim=1), strict=True):
+        reached = _untouched_step(cell, x_t, state, t)
+        if t in _WATCHED:
+            leaves = _leaves((x_t, *state))
+            rounds |= check_precision(name, cell, partial(_step, cell, x_t, state, t), (x_t, state)).rounds
+            check_precision(name, cell, partial(_pass_back, cell, leaves, t), leaves)
+        given.append((x_t, state))
+        state = tuple(part.detach() for part in reached)
     return given, rounds
+
+
+def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone().requires_grad_() for tensor in tensors]
 
 
 def _step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> tuple[State, Tensor]:
@@ -150,13 +153,12 @@ def _untouched_step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> State
     return reached
 
 
-def _pass_back(cell: Recurrent, x_t: Tensor, state: State, t: int) -> None:
-    with torch.enable_grad():
-        leaves = [x_t.clone().requires_grad_(), *(part.clone().requires_grad_() for part in state)]
-        reached, output = _step(cell, leaves[0], tuple(leaves[1:]), t)
-        felt = [part for part in (*reached, output) if part.requires_grad]
-        if felt:
-            torch.autograd.grad([part.sum() for part in felt], leaves, allow_unused=True)
+@torch.enable_grad()
+def _pass_back(cell: Recurrent, leaves: Sequence[Tensor], t: int) -> None:
+    reached, output = _step(cell, leaves[0], tuple(leaves[1:]), t)
+    felt = [part for part in (*reached, output) if part.requires_grad]
+    if felt:
+        torch.autograd.grad([part.sum() for part in felt], leaves, allow_unused=True)
 
 
 def _check_samples(cell: Recurrent) -> None:
@@ -171,7 +173,7 @@ def _check_samples(cell: Recurrent) -> None:
         if not all(
             is_same_tensor(*pair, _TOLERANCE) for pair in zip(alone, (part[own] for part in together), strict=True)
         ):
-            raise ConductError(
+            raise SamplesInteractError(
                 f"samples must not interact, got a {type(cell).__name__} whose numbers for a sample depend on others "
                 "of its batch in evaluation mode: every norm per sample would be that of a mixture; reduce over "
                 "features, not over dimension 0, and branch by torch.where"
@@ -194,10 +196,10 @@ def _check_derivatives(cell: Recurrent, given: Sequence[tuple[Tensor, State]], r
     pieces = ["its input", *(f"its state component `{name}`" for name in cell.state_shapes)]
     sizes = [cell.input_size, *(math.prod(shape) for shape in cell.state_shapes.values())]
     training = copy.deepcopy(cell).train()
-    for t, (x_t, state) in enumerate(given):
+    for t, (x_t, state) in zip(_CLOCK, given, strict=True):
         point = torch.cat([part[0].flatten() for part in (x_t, *state)])
         _judge(cell, _compared(cell, point, sizes, t), pieces, sizes, rounds, "")
-        if t == _NUM_STEPS - 1 and _is_alike(cell, training, point, t):
+        if t == _CLOCK[-1] and _is_alike(cell, training, point, t):
             _judge(cell, _compared(training, point, sizes, t), pieces, sizes, rounds, " in training mode")
 
 

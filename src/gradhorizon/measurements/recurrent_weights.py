@@ -107,7 +107,7 @@ def matrix_columns(weight: Float[np.ndarray, "H H"]) -> dict[str, Any]:
 
 def _commutator_norm(weight: Float[np.ndarray, "H H"]) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
-        return float(np.linalg.norm(weight @ weight.T - weight.T @ weight))
+        return float(np.linalg.norm(weight @ weight.conj().T - weight.conj().T @ weight))
 
 
 def _ordered_eigenvalues(weight: Float[np.ndarray, "H H"]) -> Complex[np.ndarray, " H"]:
