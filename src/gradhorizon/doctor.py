@@ -206,8 +206,7 @@ def conclusion(found: Sequence[Finding]) -> str:
     if counts["FAIL"]:
         words = (
             f"{counts['FAIL']} of {len(found)} checks FAIL: {'; '.join(_failing(found))}. What is trained or measured "
-            "there does not follow the cell's equation; mend `segment`, delete it (the default loops over `recur`), or "
-            "use another device or dtype."
+            f"there does not follow the cell's equation; {_advice(found)}."
         )
     elif counts["pass"]:
         subject = f"All {counts['pass']} checks pass" if counts["pass"] > 1 else "The check passes"
@@ -222,6 +221,12 @@ def conclusion(found: Sequence[Finding]) -> str:
     if counts["unsupported"]:
         words += f" Not supported here: {counts['unsupported']}."
     return words
+
+
+def _advice(found: Sequence[Finding]) -> str:
+    if all(one.problem for one in found if one.verdict == "FAIL"):
+        return "mend the cell as said above, or use another device or dtype if it runs there"
+    return "mend `segment`, delete it (the default loops over `recur`), or use another device or dtype"
 
 
 def _failing(found: Sequence[Finding]) -> list[str]:

@@ -70,8 +70,8 @@ def fit(
         ConfigError: the run cannot start.
         RecordsError: what is on disk cannot be continued.
     """
-    configure_torch(run)
     parts = build_parts(cfg, run)
+    configure_torch(run)  # after what a user's package has set on import
     runs.create(folder)
     with members_locked(folder, [state.seed for state in todo]), log_file(folder / "log.txt"), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.

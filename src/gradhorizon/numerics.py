@@ -30,7 +30,8 @@ def configure_torch(run: RunConfig) -> None:
 
 
 def configure_precision() -> None:
-    """Turn reduced-precision matrix products off: the one place where precision flags are set."""
+    """Make float32 the default and turn reduced-precision matrix products off: the one place for such flags."""
+    torch.set_default_dtype(torch.float32)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
 

@@ -20,6 +20,7 @@ from gradhorizon.ensemble import kept_rng
 from gradhorizon.kernels.casting import num_real_numbers
 from gradhorizon.kernels.conduct import refuse_legacy_hooks
 from gradhorizon.kernels.shapes import check_shapes
+from gradhorizon.kernels.surroundings import default_dtype
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
@@ -62,10 +63,11 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
         build_network = network_builder(cfg, run, task)
         with kept_rng():
             network = build_network()
-        refuse_legacy_hooks(network)
         for cell in network.cells():
+            refuse_legacy_hooks(cell)
             if isinstance(cell, Recurrent):
                 check_shapes(cell)
+        refuse_legacy_hooks(network)
     with _as_config_error("measurement"):
         for measurement in measurements:
             measurement.check(network, task)
@@ -93,16 +95,18 @@ def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[],
     encoder = instantiate(model.encoder) if model.get("encoder") is not None else None
 
     def build() -> Network:
-        return Network(
-            cell=instantiate(model.cell),
-            input_size=task.input_size,
-            output_size=task.output_size,
-            num_layers=run.num_layers,
-            bidirectional=model.bidirectional,
-            readout=instantiate(model.readout),
-            encoder=encoder,
-            recompute_every=run.recompute_every,
-        )
+        cell, readout = instantiate(model.cell), instantiate(model.readout)
+        with default_dtype(torch.float32):  # which a package of the user's own may have changed on import
+            return Network(
+                cell=cell,
+                input_size=task.input_size,
+                output_size=task.output_size,
+                num_layers=run.num_layers,
+                bidirectional=model.bidirectional,
+                readout=readout,
+                encoder=encoder,
+                recompute_every=run.recompute_every,
+            )
 
     return build
 

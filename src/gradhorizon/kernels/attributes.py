@@ -60,12 +60,14 @@ def is_same_tensor(first: Tensor, second: Tensor, tolerance: float = 0.0) -> boo
         return True
     if not (first.is_floating_point() or first.is_complex()):
         return False
-    is_nan = first.isnan()
-    if not torch.equal(is_nan, second.isnan()):
+    is_finite = first.isfinite()
+    infinite = first[~is_finite], second[~is_finite]
+    if not torch.equal(*(part.nan_to_num() for part in infinite)) or not torch.equal(
+        *(part.isnan() for part in infinite)
+    ):
         return False
-    first, second = first.masked_fill(is_nan, 0), second.masked_fill(is_nan, 0)
-    difference = torch.where(first == second, 0, first - second)  # ∞ − ∞ is none
-    return bool(torch.linalg.vector_norm(difference) <= tolerance * torch.linalg.vector_norm(first))
+    first, second = first[is_finite], second[is_finite]
+    return bool(torch.linalg.vector_norm(first - second) <= tolerance * torch.linalg.vector_norm(first))
 
 
 def _values(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -74,7 +76,8 @@ def _values(module: nn.Module) -> Iterator[tuple[str, Any]]:
     yield from ((name, value) for name, value in vars(module).items() if name not in (*_OF_MODULES, "training"))
     for kind in type(module).__mro__:
         if kind.__module__.partition(".")[0] not in ("torch", "builtins", "abc", "typing"):
-            yield from ((name, value) for name, value in vars(kind).items() if not name.startswith("__"))
+            own = ((name, value) for name, value in vars(kind).items() if not name.startswith("__"))
+            yield from ((f"{kind.__name__}.{name}", value) for name, value in own)
 
 
 def _gather(path: str, value: Any, found: Kept, seen: dict[int, Any], depth: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves, tree_map
@@ -25,7 +26,13 @@ Call = Callable[[int], Any]
 LENGTHS = (7, 5)
 """Steps of the calls that are repeated: coprime, so that no period of a clock divides both."""
 
-_LEGACY: Mapping[type, str] = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
+_LEGACY: Mapping[type, tuple[str, str]] = {
+    WeightNorm: ("legacy torch.nn.utils.weight_norm", "use torch.nn.utils.parametrizations.weight_norm"),
+    SpectralNorm: ("legacy torch.nn.utils.spectral_norm", "use torch.nn.utils.parametrizations.spectral_norm"),
+    BasePruningMethod: (
+        "torch.nn.utils.prune", "end it by torch.nn.utils.prune.remove, or multiply by a mask in a parametrization"
+    ),
+}  # fmt: skip
 
 
 class ConductError(ValueError):
@@ -50,13 +57,14 @@ def measured_copy(module: nn.Module, dtype: torch.dtype, device: torch.device | 
     except Exception as error:
         raise ConductError(
             f"a copy of the module is measured, and {type(module).__name__} cannot be copied ({_one_line(error)}); "
-            "keep no results of earlier calls, no open files and no generators on it, or pass a freshly built module"
+            "keep no results of calls on it (a weight that is computed once belongs to what `project` returns, or is "
+            "detached), no open files and no generators, or pass a freshly built module"
         ) from error
     return cast(copied, dtype, device).eval()
 
 
 def refuse_legacy_hooks(module: nn.Module) -> None:
-    """Refuse ``torch.nn.utils.weight_norm`` and ``spectral_norm``, whose weights are no parameters and go stale.
+    """Refuse ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune``: their weights are no parameters.
 
     Args:
         module: looked through with all that it holds.
@@ -66,12 +74,11 @@ def refuse_legacy_hooks(module: nn.Module) -> None:
     """
     for path, own in module.named_modules():
         for hook in own._forward_pre_hooks.values():  # noqa: SLF001
-            for kind, name in _LEGACY.items():
+            for kind, (name, advice) in _LEGACY.items():
                 if isinstance(hook, kind):
                     raise ConductError(
-                        f"legacy torch.nn.utils.{name} found on `{path or type(own).__name__}` of "
-                        f"{type(module).__name__}: it cannot be copied, nor measured; use "
-                        f"torch.nn.utils.parametrizations.{name}"
+                        f"{name} found on `{path or type(own).__name__}` of {type(module).__name__}: its weight is no "
+                        f"parameter, goes stale and cannot be copied, so it cannot be measured; {advice}"
                     )
 
 
@@ -207,8 +214,9 @@ def _words_of_difference(module: nn.Module, call: Call, length: int, differing: 
 def _is_drawn(call: Call, length: int, tolerance: float) -> bool:
     state = torch.get_rng_state()
     first = _detached(call(length))
+    moves = not torch.equal(state, torch.get_rng_state())
     torch.set_rng_state(state)
-    return _agree(first, _detached(call(length)), tolerance)
+    return moves and _agree(first, _detached(call(length)), tolerance)
 
 
 def _words_of_memory(module: nn.Module, differing: list[str]) -> str:
@@ -228,4 +236,4 @@ NOISE = (
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()).partition(". ")[0] or type(error).__name__

@@ -28,14 +28,19 @@ def own_surroundings(device: torch.device | str = "cpu") -> Iterator[None]:
         for kind in {*_AUTOCAST, device.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.autograd.set_detect_anomaly(False))
-        stack.enter_context(_default_dtype(torch.float32))
+        stack.enter_context(default_dtype(torch.float32))
         if torch.get_default_device().type != "cpu":  # a device context slows every operation inside
             stack.enter_context(torch.device("cpu"))
         yield
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """PyTorch's default format, until it is left.
+
+    Args:
+        dtype: of tensors that are made without one.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

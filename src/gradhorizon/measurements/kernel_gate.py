@@ -10,7 +10,9 @@ Notation: B batch, N steps, D input size; the error of a tensor a against its re
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Hashable
+from functools import cache
 from inspect import isroutine
 
 import torch
@@ -34,10 +36,16 @@ times that, and in 16 bits a ReLU at its kink may take the other side. A dropped
 weight is wrong by about 1. TensorFloat-32 (some 1e-3) does not pass for float32.
 """
 
+_ONLY_WHILE_TRAINING = (
+    "note: {name} draws random numbers while it trains and none in evaluation mode, in which it is measured: tables of "
+    "states and inputs are those of the cell without noise"
+)
+
 _Run = Callable[[Recurrent, Tensor, State], tuple[Tensor, State]]
 
 _FIRST_STEP = 3  # not 0, so that a clocked cell which forgets its offset is caught
 _passed: set[Hashable] = set()
+log = logging.getLogger(__name__)
 
 
 class KernelMismatchError(RuntimeError):
@@ -75,6 +83,7 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
     for quantity, error in errors.items():
         if not error <= TOLERANCES[dtype]:
             if training and is_noisy_in_training(cell):
+                _say_once(_ONLY_WHILE_TRAINING.format(name=type(cell).__name__))
                 break
             said = NOISE.format(name=f"{type(cell).__name__}.step") if _is_random(cell, training) else None
             raise KernelMismatchError(said or _message(cell, device, dtype, quantity, error))
@@ -250,3 +259,8 @@ def _message(cell: Recurrent, device: torch.device, dtype: torch.dtype, quantity
         "another device or dtype"
         + ("; TF32 is allowed and may be the cause: set torch.backends.cudnn.allow_tf32 = False" if tf32 else "")
     )
+
+
+@cache
+def _say_once(message: str) -> None:
+    log.warning(message)
