@@ -465,7 +465,8 @@ _READS = "`{name}.recur` must not read a value of its input or state"
 
 _WORDS: Mapping[str, Mapping[type[Recurrent], str]] = {
     _KEEPS: {
-        CountsInABuffer: "count", CountsInAList: "clock[0]", CountsModulo: "phase", CountsOnItsClass: "CountsOnItsClass.calls",
+        CountsInABuffer: "count", CountsInAList: "clock[0]", CountsModulo: "phase",
+        CountsOnItsClass: "CountsOnItsClass.calls",
         CountsOnASubmodule: "rec.notes['calls'][0]", CountsByAnIterator: "steps[0]", SetsItsClockInProject: "clock",
         SetsItsClockAtTheStart: "clock", KeepsItsState: "h", KeepsAHistory: "history.len",
         DrawsFromItsOwnGenerator: "random[0][0]['state']['state']",

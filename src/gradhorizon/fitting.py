@@ -72,11 +72,11 @@ def fit(
     """
     parts = build_parts(cfg, run)
     configure_torch(run)  # after what a user's package has set on import
+    check_kernels(parts, device, run)
     runs.create(folder)
     with members_locked(folder, [state.seed for state in todo]), log_file(folder / "log.txt"), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
         seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
-        check_kernels(parts, device, run)
         candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
         try:
             asked_for = range(run.seed, run.seed + run.num_seeds)

@@ -97,7 +97,7 @@ def test_a_surrogate_does_not_excuse_a_state_that_is_cut_off() -> None:
 @pytest.mark.parametrize("period", range(2, 15))
 @pytest.mark.parametrize("cell", [CountsInABuffer, CountsInAList, CountsModulo])
 def test_a_clock_of_any_period_is_found(cell: Any, period: int) -> None:
-    with pytest.raises(ConductError, match="must keep nothing between calls|it keeps something between calls"):
+    with pytest.raises(ConductError, match=r"must keep nothing between calls|it keeps something between calls"):
         check_contract(cell(2, 4, period))
 
 

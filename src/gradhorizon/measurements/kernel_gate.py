@@ -209,11 +209,14 @@ def _quantities(cell: Recurrent, draws: dict[str, Tensor], run: _Run) -> dict[st
 
 
 def _is_random(cell: Recurrent, training: bool) -> bool:
-    """Whether the loop over `step` gives other numbers when it is run again."""
+    """Whether the loop over `step` draws from PyTorch's generator, or gives other numbers when it is run again."""
     with own_surroundings():
         loop = cast(copy.deepcopy(cell), torch.float64, "cpu").train(training)
         draws = _draws(cell, torch.float64, input_len=2, batch_size=2)
+        random_state = torch.get_rng_state()
         first, second = (_quantities(loop, draws, _run_steps) for _ in range(2))
+        if not torch.equal(random_state, torch.get_rng_state()):
+            return True
     return not all(torch.equal(first[name], second[name]) for name in first)
 
 
