@@ -29,6 +29,8 @@ from gradhorizon.tasks.task import Task
 class RecurrentWeights(ProbeMeasurement):
     """Spectral radius, largest singular value, commutator norm and eigenvalues of every named recurrent matrix.
 
+    Of a complex matrix Wᵀ is the conjugate transpose, and eigenvalues are as they are, not in pairs.
+
     Eigenvalues of a strongly non-normal H × H matrix are known to about ‖W‖ ε^(1/H) only, whoever computes them.
 
     Args:
