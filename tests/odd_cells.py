@@ -20,7 +20,7 @@ class Plain(Recurrent):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         self.inp = nn.Linear(input_size, hidden_size)
-        self.rec = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.rec: Any = nn.Linear(hidden_size, hidden_size, bias=False)
 
     @property
     def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -56,6 +56,7 @@ class CountsInABuffer(Plain):
     def __init__(self, input_size: int, hidden_size: int, period: int = 4) -> None:
         super().__init__(input_size, hidden_size)
         self.period = period
+        self.count: Tensor
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     def recur(self, projected_t: Any, state: State) -> Any:
@@ -98,7 +99,7 @@ class CountsOnItsClass(Plain):
 class CountsOnASubmodule(Plain):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        self.rec.notes = {"calls": [0]}  # type: ignore[assignment]
+        self.rec.notes = {"calls": [0]}
 
     def recur(self, projected_t: Any, state: State) -> Any:
         notes: Any = self.rec.notes
@@ -269,7 +270,7 @@ class _RoundsBackward(torch.autograd.Function):
         return tensor.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
         return gradient.float().to(gradient.dtype)
 
 
@@ -454,7 +455,7 @@ class LegacySpectralNorm(Plain):
 class LegacyPruning(Plain):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
-        prune.random_unstructured(self.rec, "weight", 0.3)  # type: ignore[no-untyped-call]
+        prune.random_unstructured(self.rec, "weight", 0.3)
 
 
 _KEEPS = "{name} must keep nothing between calls, got one that changes `{what}`"

@@ -253,7 +253,7 @@ class _Spike(torch.autograd.Function):
         return (potential > 0).to(potential.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient / (1 + 10 * ctx.saved_tensors[0].abs()) ** 2
 
 

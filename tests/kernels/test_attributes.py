@@ -53,7 +53,7 @@ CHANGES: dict[str, Callable[[Keeper], Any]] = {
     "numpy": lambda own: own.numpy.random(),
     "torch": lambda own: torch.rand(1, generator=own.torch),
     "buffer": lambda own: own._buffers["buffer"].add_(1),  # type: ignore[union-attr]
-    "layer.weight_ih_l0": lambda own: own.layer.weight_ih_l0.data.mul_(2),
+    "layer.weight_ih_l0": lambda own: own.layer.weight_ih_l0.data.mul_(2),  # type: ignore[operator]
     "layer.fresh": lambda own: setattr(own.layer, "fresh", torch.ones(1)),
     "Keeper.on_the_class": lambda own: setattr(type(own), "on_the_class", type(own).on_the_class + 1),
     "Keeper.list_on_the_class": lambda own: own.list_on_the_class.append(1),

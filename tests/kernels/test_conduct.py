@@ -28,6 +28,7 @@ class Calls(nn.Module):
         super().__init__()
         self.layer = nn.Linear(2, 2).double()
         self.act = act
+        self.calls: Tensor
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,6 +156,6 @@ def test_a_copy_is_made_in_evaluation_mode_and_leaves_the_module() -> None:
     assert module.training
     assert next(copied.parameters()).dtype == torch.float64
     assert next(module.parameters()).dtype == torch.float32
-    module.kept = module(INPUTS.float())  # type: ignore[assignment]
+    module.kept = module(INPUTS.float())
     with pytest.raises(ConductError, match=r"Sequential cannot be copied \(Only Tensors created explicitly"):
         measured_copy(module, torch.float64)

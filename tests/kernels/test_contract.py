@@ -106,7 +106,7 @@ def test_no_period_divides_both_lengths() -> None:
 
 
 def test_a_pass_is_remembered_per_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen: list[Recurrent] = []
     monkeypatch.setattr(contract, "check_shapes", seen.append)
     for cell in (FillsACache(2, 4), FillsACache(2, 4), FillsACache(2, 5)):
         check_contract(cell)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from gradhorizon.cells.cell import Recurrent
 from gradhorizon.kernels.casting import real_numbers
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.measurements.gradient_noise import GradientNoise, sample_gradients
@@ -33,11 +33,11 @@ SURROUNDINGS: dict[str, Callable[[], Any]] = {
 }
 
 
-def probe(cell: type[nn.Module]) -> Probe:
+def probe(cell: type[Recurrent]) -> Probe:
     return Probe(network(cell), TASK, probe_batch(TASK, 0, 3), num_cuts=4)
 
 
-def network(cell: type[nn.Module]) -> Network:
+def network(cell: type[Recurrent]) -> Network:
     torch.manual_seed(0)
     return Network(partial(cell, hidden_size=4), input_size=2, output_size=1)
 
@@ -54,7 +54,7 @@ def found(built: Network) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
 @pytest.mark.parametrize("cell", [ComplexDiagonal, HasKinks, ScalesByConstants])
-def test_a_probe_gives_the_same_bits_whatever_is_set_around_it(cell: type[nn.Module], surroundings: str) -> None:
+def test_a_probe_gives_the_same_bits_whatever_is_set_around_it(cell: type[Recurrent], surroundings: str) -> None:
     built = network(cell)
     expected = found(built)
     with SURROUNDINGS[surroundings]():
@@ -63,7 +63,7 @@ def test_a_probe_gives_the_same_bits_whatever_is_set_around_it(cell: type[nn.Mod
 
 
 @pytest.mark.parametrize("cell", [ComplexDiagonal, HasKinks, ScalesByConstants])
-def test_nor_does_the_default_format_matter(cell: type[nn.Module]) -> None:
+def test_nor_does_the_default_format_matter(cell: type[Recurrent]) -> None:
     built = network(cell)
     expected = found(built)
     torch.set_default_dtype(torch.float64)
@@ -124,5 +124,5 @@ def test_gradients_of_complex_parameters_are_those_of_their_real_and_imaginary_p
 def test_a_spectrum_of_complex_units_has_every_exponent_twice() -> None:
     own = Probe(network(ComplexDiagonal), TASK, probe_batch(TASK, 0, 3), num_cuts=4)
     rows = LyapunovSpectrum(LogSpaced(), num_exponents=None).read(own)
-    moduli = own.network.cells()[0].eigenvalues.abs().log().detach().numpy()  # type: ignore[operator, union-attr]
+    moduli = own.network.cells()[0].eigenvalues.abs().log().detach().numpy()  # type: ignore[operator]
     np.testing.assert_allclose(rows["exponent_median_nats_per_step"], np.sort(np.repeat(moduli, 2))[::-1], rtol=1e-9)

@@ -102,7 +102,8 @@ def check_repeats(module: nn.Module, call: Call, lengths: tuple[int, int] = LENG
         for _ in range(2):
             results.append(_detached(call(length)))
             traces.append(kept(module))
-        differing = changed(*traces, tolerance)
+        before, after = traces
+        differing = changed(before, after, tolerance)
         if not all(_agree(expected, result, tolerance) for result in results):
             raise ConductError(_words_of_difference(module, call, length, differing, tolerance))
         if differing:
