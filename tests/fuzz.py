@@ -29,6 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.records import RecordsError, read_runs
 from gradhorizon.train import launch
+from tests.odd_cells import REFUSED
+from tests.sound_cells import SOUND, SURROGATES
 
 REFUSED_WITHIN_S = 2.0
 _HANGS_AFTER_S = 120
@@ -65,6 +67,10 @@ ECONOMY = {
 UNWANTED = ("runs_dir", "plan", "device", "num_steps", "logger", "num_threads")
 
 
+EXTERNAL = (*REFUSED, *SOUND, *SURROGATES)
+"""Cells of somebody's own, odd ones and sound ones, which ``model=external`` is given."""
+
+
 def _names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
 
@@ -91,6 +97,8 @@ def keys_of(group: str, name: str) -> list[str]:
 def compositions(draw: st.DrawFn) -> list[str]:
     """Overrides of one composition: choices of all groups, small scalars, and up to two values that are hostile."""
     chosen = {group: draw(st.sampled_from(_names(group))) for group in GROUPS}
+    if draw(st.integers(0, 3)) == 0:  # more often than one model in many would be drawn
+        chosen["model"] = "external"
     measured = draw(st.lists(st.sampled_from(_names("measurement")), max_size=3, unique=True))
     overrides = [*FIXED, *(f"{group}={name}" for group, name in chosen.items()), f"measurement=[{','.join(measured)}]"]
     for name, values in SCALARS.items():
@@ -104,6 +112,9 @@ def compositions(draw: st.DrawFn) -> list[str]:
     keys = [key for group, name in chosen.items() for key in keys_of(group, name)]
     keys += [key for name in measured for key in keys_of("measurement", name)]
     keys += [name for name in (*SCALARS, "optimizer.nesterov", "task.colour") if name not in UNWANTED]
+    if chosen["model"] == "external":
+        cell = draw(st.sampled_from(EXTERNAL))
+        overrides += [f"model.label={cell.__name__}", f"model.cell._target_={cell.__module__}.{cell.__name__}"]
     for key in draw(st.lists(st.sampled_from(sorted(keys)), max_size=2, unique=True)):
         overrides.append(f"++{key}={draw(st.sampled_from(HOSTILE))}")
     return overrides

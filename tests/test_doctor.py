@@ -18,6 +18,7 @@ from gradhorizon import doctor, kernel_survey
 from gradhorizon.doctor import conclusion, main
 from gradhorizon.kernel_survey import DTYPES, GROUPS, Finding, Place, places_of, shipped_subjects
 from gradhorizon.measurements.kernel_gate import TOLERANCES
+from tests import odd_cells
 from tests.models import MODELS, compose_model
 
 ALL_PRECISE = dict.fromkeys(GROUPS, 0.0)
@@ -79,6 +80,37 @@ def test_what_is_wrong_in_evaluation_mode_alone_fails(
     assert document["findings"][0]["problem"].startswith(words)
 
 
+@pytest.mark.parametrize("cell", ["Detaches", "CountsInAList", "ScalesItsState", "MakesAFloat32Matrix", "Branches"])
+def test_an_odd_cell_fails_in_every_dtype_with_the_words_that_refuse_it_in_a_run(
+    capsys: pytest.CaptureFixture[str], cell: str
+) -> None:
+    words = next(words for kind, words in odd_cells.REFUSED.items() if kind.__name__ == cell)
+    code, document = diagnosis(capsys, "--cell", f"tests.odd_cells.{cell}")
+    assert code == 1
+    assert set(verdicts(document).values()) == {"FAIL"}
+    assert all(finding["problem"].startswith(f"ConductError: {words}") for finding in document["findings"])
+    main(["--cell", f"tests.odd_cells.{cell}", "--device", "cpu"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"cpu float64, cpu float32, cpu float16, cpu bfloat16: ConductError: {words}" in shown
+    assert "mend the cell as said above" in shown
+
+
+def test_noise_of_training_alone_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = diagnosis(capsys, "--cell", "tests.sound_cells.Zoneout")
+    assert code == 0
+    assert set(verdicts(document).values()) == {"pass"}
+
+
+def test_complex_numbers_pass_in_full_precision_and_are_unsupported_in_half(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, document = diagnosis(capsys, "--cell", "tests.sound_cells.ComplexDiagonal")
+    assert code == 0
+    assert verdicts(document) == {
+        "float64": "pass", "float32": "pass", "float16": "unsupported", "bfloat16": "unsupported",
+    }  # fmt: skip
+
+
 def test_nan_fails_and_is_null_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
     code, document = diagnosis(capsys, "--cell", "tests.wrong_cells.NotANumber", "--dtype", "float32")
     assert code == 1
@@ -89,7 +121,8 @@ def test_nan_fails_and_is_null_in_the_document(capsys: pytest.CaptureFixture[str
 def test_a_mistake_in_the_code_fails_with_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--cell", "tests.wrong_cells.Raising", "--device", "cpu"]) == 1
     shown = capsys.readouterr().out
-    assert "cpu float64, cpu float32, cpu float16, cpu bfloat16: RuntimeError: mat1 and mat2" in " ".join(shown.split())
+    said = "cpu float64, cpu float32, cpu float16, cpu bfloat16: ConductError: `Raising.segment` must run in float64"
+    assert f"{said} on a batch, got RuntimeError: mat1 and mat2" in " ".join(shown.split())
     assert "4 of 4 checks FAIL: Raising on cpu in float64, float32, float16, bfloat16." in " ".join(shown.split())
 
 

@@ -120,10 +120,12 @@ def _title(subject: Subject) -> Text:
 def _problems(own: Sequence[Finding]) -> list[str]:
     """What was raised, each with where it was."""
     raised: dict[str, list[str]] = {}
+    is_one = len({one.problem for one in own}) == 1
     for one in own:
         if one.problem:
             # The same words about another dtype are the same problem.
-            raised.setdefault(one.problem.replace(one.dtype, "…"), []).append(f"{one.place} {one.dtype}")
+            words = one.problem if is_one else one.problem.replace(one.dtype, "…")
+            raised.setdefault(words, []).append(f"{one.place} {one.dtype}")
     return [f"{', '.join(where)}: {_shortened(words)}" for words, where in raised.items()]
 
 
@@ -190,7 +192,7 @@ def _number(error: float | None, tolerance: float) -> Text:
     return Text(f"{error:.1e}" if error else "0", style="" if error <= tolerance else _STYLES["FAIL"])
 
 
-def _shortened(words: str, num_characters: int = 200) -> str:
+def _shortened(words: str, num_characters: int = 400) -> str:
     return words if len(words) <= num_characters else f"{words[:num_characters]}…"
 
 
@@ -204,8 +206,7 @@ def conclusion(found: Sequence[Finding]) -> str:
     if counts["FAIL"]:
         words = (
             f"{counts['FAIL']} of {len(found)} checks FAIL: {'; '.join(_failing(found))}. What is trained or measured "
-            "there does not follow the cell's equation; mend `segment`, delete it (the default loops over `recur`), or "
-            "use another device or dtype."
+            f"there does not follow the cell's equation; {_advice(found)}."
         )
     elif counts["pass"]:
         subject = f"All {counts['pass']} checks pass" if counts["pass"] > 1 else "The check passes"
@@ -220,6 +221,12 @@ def conclusion(found: Sequence[Finding]) -> str:
     if counts["unsupported"]:
         words += f" Not supported here: {counts['unsupported']}."
     return words
+
+
+def _advice(found: Sequence[Finding]) -> str:
+    if all(one.problem for one in found if one.verdict == "FAIL"):
+        return "mend the cell as said above, or use another device or dtype if it runs there"
+    return "mend `segment`, delete it (the default loops over `recur`), or use another device or dtype"
 
 
 def _failing(found: Sequence[Finding]) -> list[str]:

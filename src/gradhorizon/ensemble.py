@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gradhorizon.kernels.casting import real_numbers
 from gradhorizon.measurements.measurement import StepReading
 from gradhorizon.network import Network
 from gradhorizon.streams import initialization_seed
@@ -154,7 +155,7 @@ class Ensemble(nn.Module):
 
 def _gradient_norms(network: nn.Module) -> dict[str, Tensor]:
     return {
-        name: torch.linalg.vector_norm(parameter.grad, dtype=torch.float64)
+        name: torch.linalg.vector_norm(real_numbers(parameter.grad), dtype=torch.float64)
         for name, parameter in network.named_parameters()
         if parameter.grad is not None
     }

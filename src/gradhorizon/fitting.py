@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from gradhorizon import runs
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.ensemble import Ensemble, Member
+from gradhorizon.kernels.casting import cast
 from gradhorizon.locks import MemberHeldError, members_locked
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
@@ -70,14 +71,14 @@ def fit(
         ConfigError: the run cannot start.
         RecordsError: what is on disk cannot be continued.
     """
-    configure_torch(run)
     parts = build_parts(cfg, run)
     parts = replace(parts, task_name=recorded_name(folder) or task_name(run))
+    configure_torch(run)  # after what a user's package has set on import
+    check_kernels(parts, device, run)
     runs.create(folder)
     with members_locked(folder, [state.seed for state in todo]), log_file(folder / "log.txt"), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
         seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
-        check_kernels(parts, device, run)
         candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
         try:
             asked_for = range(run.seed, run.seed + run.num_seeds)
@@ -128,7 +129,7 @@ class _Candidate:
 
 def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candidate:
     # In float64 before the weights are restored, or restoring would round them.
-    member = Member(seed, parts.build_network).to(training_dtype(run))
+    member = cast(Member(seed, parts.build_network), training_dtype(run))
     lead = {
         "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task_name,
         "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": seed,
@@ -167,7 +168,7 @@ def _fit_side_by_side(
         ensemble, parts.build_optimizer, run.data_seed, first_step, recorder, parts.settings.log_every_steps,
         [item.optimizer_state for item in going if item.optimizer_state is not None],
     )  # fmt: skip
-    module.to(training_dtype(run))
+    cast(module, training_dtype(run))
     validation = validation_batches(parts.task, run.data_seed, run.val_size, _VALIDATION_BATCH)
     callback = RunCallback(
         module, recorder, files, [batch.to(device, training_dtype(run)) for batch in validation],

@@ -22,7 +22,14 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.ensemble import forked_rng
-from gradhorizon.measurements.kernel_gate import TOLERANCES, check_independent_samples, configuration, kernel_errors
+from gradhorizon.kernels.contract import check_contract
+from gradhorizon.measurements.kernel_gate import (
+    TOLERANCES,
+    check_independent_samples,
+    configuration,
+    is_noisy_in_training,
+    kernel_errors,
+)
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
 """Name -> dtype that is surveyed."""
@@ -192,6 +199,7 @@ def _finding(subject: Subject, place: Place, dtype_name: str, input_len: int) ->
     errors: dict[str, float] = {}
     problem = ""
     try:
+        check_contract(subject.cell)
         with torch.backends.cudnn.flags(enabled=False) if place.is_native else nullcontext():
             errors = _grouped(_errors_of_modes(subject.cell, place, dtype, input_len))
         check_independent_samples(subject.cell, _BATCH_SIZE)
@@ -204,6 +212,8 @@ def _finding(subject: Subject, place: Place, dtype_name: str, input_len: int) ->
 def _errors_of_modes(cell: Recurrent, place: Place, dtype: torch.dtype, input_len: int) -> dict[str, float]:
     # Probes run in evaluation mode, in which cuDNN knows no backward pass.
     modes = (True, False) if place.is_native or not place.device.startswith("cuda") else (True,)
+    if is_noisy_in_training(cell):
+        modes = (False,)
     found = {training: kernel_errors(cell, place.device, dtype, input_len, _BATCH_SIZE, training) for training in modes}
     return {f"{name}/{training}": error for training, errors in found.items() for name, error in errors.items()}
 

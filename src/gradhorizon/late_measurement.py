@@ -22,6 +22,8 @@ from gradhorizon.absent_tables import remedy
 from gradhorizon.config import ConfigError, validate
 from gradhorizon.ensemble import Member
 from gradhorizon.finished_members import FinishedMember, KeptCheckpoint
+from gradhorizon.kernels.casting import cast
+from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.locks import members_locked
 from gradhorizon.measurements.measurement import CostMeasurement, Measurement, ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
@@ -155,7 +157,7 @@ class FinishedRun:
     def _readings(
         self, todo: dict[str, Measurement], member: FinishedMember, device: str, checkpoints: list[KeptCheckpoint]
     ) -> Iterator[tuple[str, KeptCheckpoint, pd.DataFrame]]:
-        network = Member(member.seed, self.parts.build_network).network.to(device, training_dtype(self.run))
+        network = cast(Member(member.seed, self.parts.build_network).network, training_dtype(self.run), device)
         batch = probe_batch(self.parts.task, self.run.data_seed, self.run.probe_batch_size)
         for checkpoint in tqdm(checkpoints, f"  seed {member.seed}", leave=False, disable=None, unit="checkpoint"):
             due = {name: item for name, item in todo.items() if member.is_due(item, checkpoint)}
@@ -171,7 +173,8 @@ class FinishedRun:
         if isinstance(item, CostMeasurement):
             return item.read(program_of(network, self.parts, self.run))
         if isinstance(item, ProbeMeasurement):
-            return item.read(probe)
+            with own_surroundings(probe.batch.inputs.device):
+                return item.read(probe)
         raise ConfigError(remedy([item.table.name], self.run.measurement))
 
     def _absent(self, member: FinishedMember) -> dict[str, Measurement]:

@@ -14,8 +14,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.arguments import check_arguments
+from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
 from gradhorizon.ensemble import kept_rng
+from gradhorizon.kernels.casting import num_real_numbers
+from gradhorizon.kernels.conduct import refuse_legacy_hooks
+from gradhorizon.kernels.shapes import check_shapes
+from gradhorizon.kernels.surroundings import default_dtype
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
@@ -59,13 +64,18 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
         build_network = network_builder(cfg, run, task)
         with kept_rng():
             network = build_network()
+        for cell in network.cells():
+            refuse_legacy_hooks(cell)
+            if isinstance(cell, Recurrent):
+                check_shapes(cell)
+        refuse_legacy_hooks(network)
     with _as_config_error("measurement"):
         for measurement in measurements:
             measurement.check(network, task)
     with _as_config_error("optimizer"):
         build_optimizer = instantiate(cfg.optimizer)
         build_optimizer(network.parameters())
-        num_parameters = sum(parameter.numel() for parameter in network.parameters())
+        num_parameters = num_real_numbers(network)
     with _as_config_error("trainer"):
         settings = _built(cfg.trainer, TrainerSettings)
     with _as_config_error("logger"):
@@ -86,16 +96,18 @@ def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[],
     encoder = instantiate(model.encoder) if model.get("encoder") is not None else None
 
     def build() -> Network:
-        return Network(
-            cell=instantiate(model.cell),
-            input_size=task.input_size,
-            output_size=task.output_size,
-            num_layers=run.num_layers,
-            bidirectional=model.bidirectional,
-            readout=instantiate(model.readout),
-            encoder=encoder,
-            recompute_every=run.recompute_every,
-        )
+        cell, readout = instantiate(model.cell), instantiate(model.readout)
+        with default_dtype(torch.float32):  # which a package of the user's own may have changed on import
+            return Network(
+                cell=cell,
+                input_size=task.input_size,
+                output_size=task.output_size,
+                num_layers=run.num_layers,
+                bidirectional=model.bidirectional,
+                readout=readout,
+                encoder=encoder,
+                recompute_every=run.recompute_every,
+            )
 
     return build
 

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from gradhorizon.ensemble import Member
+from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.locks import check_held
 from gradhorizon.measurements.measurement import (
     CostMeasurement,
@@ -67,9 +68,10 @@ class Recorder:
         """Take the probe and cost measurements that are due; whether there were any of the probe."""
         due = [item for item in self.probes if item.schedule.is_due(step, phase, self.num_steps)]
         if due:
-            probe = self.build_probe(member)
-            for item in due:
-                self._take(item.table, partial(item.read, probe), member, step, phase)
+            with own_surroundings(next(member.network.parameters()).device):
+                probe = self.build_probe(member)
+                for item in due:
+                    self._take(item.table, partial(item.read, probe), member, step, phase)
         for cost in self.costs:
             if cost.schedule.is_due(step, phase, self.num_steps):
                 self._take(cost.table, partial(cost.read, self.build_program(member)), member, step, phase)

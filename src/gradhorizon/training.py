@@ -11,6 +11,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader, IterableDataset
 
 from gradhorizon.ensemble import Ensemble, Member, Outcome, seed_generators
+from gradhorizon.kernels.casting import real_dtype
 from gradhorizon.measurements.measurement import StepReading
 from gradhorizon.streams import noise_seed, training_batch
 from gradhorizon.tasks.task import Batch, Task
@@ -119,7 +120,7 @@ class EnsembleModule(pl.LightningModule):
         dataloader_idx: int,  # noqa: ARG002
     ) -> StepBatches:
         """The batches on `device`, in the parameters' dtype."""
-        dtype = next(self.parameters()).dtype
+        dtype = real_dtype(self)
         return tuple(item if item is None else item.to(device, dtype) for item in batch)
 
     def training_step(self, batch: StepBatches, batch_idx: int) -> None:

@@ -16,6 +16,7 @@ from gradhorizon.cells.gaussian_product import GaussianProduct
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.initialization import gaussian
 from gradhorizon.cells.lstm import LSTM
+from gradhorizon.kernels.casting import NoComplexFormatError
 from gradhorizon.measurements import kernel_gate
 from gradhorizon.measurements.kernel_gate import (
     TOLERANCES,
@@ -27,6 +28,7 @@ from gradhorizon.measurements.kernel_gate import (
     kernel_errors,
 )
 from tests.models import MODELS, build_cell
+from tests.sound_cells import ComplexDiagonal, Dropout
 from tests.synthetic_cells import ClockedReader
 from tests.wrong_cells import Mixing, Noisy, WrongWhereItIsMeasured
 
@@ -236,6 +238,43 @@ def test_cell_whose_samples_interact_is_refused() -> None:
 def test_cell_that_draws_noise_is_told_so_and_not_that_its_kernel_is_wrong() -> None:
     with pytest.raises(KernelMismatchError, match=r"`Noisy.step` must give the same numbers .* draws random ones"):
         check_kernel(Noisy(3, 4), "cpu", torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_noise_of_training_alone_passes_in_both_modes_and_is_said(
+    dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel_gate._say_once.cache_clear()
+    check_kernel(Dropout(3, 16), "cpu", dtype)
+    check_kernel(Dropout(3, 16), "cpu", dtype, training=False)
+    assert "Dropout draws random numbers while it trains and none in evaluation mode" in caplog.text
+
+
+def test_noise_of_training_in_a_kernel_of_its_own_is_refused() -> None:
+    class Fused(Dropout):
+        def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+            return super().segment(x, state, first_step)
+
+    with pytest.raises(KernelMismatchError, match="draws random ones"):
+        check_kernel(Fused(3, 16), "cpu", torch.float64)
+
+
+def test_a_complex_parameter_is_compared_with_both_parts() -> None:
+    class Conjugate(ComplexDiagonal):
+        def segment(self, x: Tensor, state: State, first_step: int = 0) -> tuple[Tensor, State]:
+            right = self._parameters["eigenvalues"]
+            assert right is not None
+            self._parameters["eigenvalues"] = right.conj()  # type: ignore[assignment]
+            try:
+                return super().segment(x, state, first_step)
+            finally:
+                self._parameters["eigenvalues"] = right
+
+    errors = kernel_errors(ComplexDiagonal(3, 8), "cpu", torch.float32)
+    assert errors["parameter_gradient/eigenvalues"] < 1e-5
+    assert kernel_errors(Conjugate(3, 8), "cpu", torch.float64)["parameter_gradient/eigenvalues"] > 0.1
+    with pytest.raises(NoComplexFormatError):
+        kernel_errors(ComplexDiagonal(3, 8), "cpu", torch.float16)
 
 
 def test_other_dtype_is_refused() -> None:

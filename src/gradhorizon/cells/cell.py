@@ -37,6 +37,9 @@ class Layer(nn.Module, ABC):
                 raise ValueError(f"`{name}` must be at least 1, got {size}")
         self.input_size = input_size
         self.hidden_size = hidden_size
+        # Moves with the module, so that one without parameters knows its format and device too.
+        self._like: Tensor
+        self.register_buffer("_like", torch.empty(0), persistent=False)
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N H"]:
@@ -95,9 +98,11 @@ class Recurrent(Layer):
         return {}
 
     def initial_state(self, batch_size: int) -> State:
-        """s_0: zeros, one tensor (B, …) per component, with the parameters' dtype and device."""
-        like = next(self.parameters())
-        return tuple(like.new_zeros(batch_size, *shape) for shape in self.state_shapes.values())
+        """s_0: zeros, one tensor (B, …) per component, real, with the parameters' dtype and device."""
+        like = next((own for own in self.parameters() if own.is_floating_point() or own.is_complex()), self._like)
+        return tuple(
+            like.new_zeros(batch_size, *shape, dtype=like.dtype.to_real()) for shape in self.state_shapes.values()
+        )
 
     def step(self, x_t: Float[Tensor, "B D"], state: State, first_step: int = 0) -> State:
         """s_t from x_t, shape (B, D), and s_{t−1}: the textbook equation."""

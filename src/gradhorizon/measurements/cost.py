@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradhorizon.ensemble import Ensemble, Member, kept_rng
+from gradhorizon.kernels.casting import real_dtype
 from gradhorizon.measurements.measurement import CostMeasurement, Program
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import table_rows
@@ -162,8 +163,7 @@ class _Training:
         self.member = Member(0, lambda: network)
         self.ensemble = Ensemble([self.member], program.task, program.clip_norm)
         self.optimizer = program.build_optimizer(network.parameters())
-        parameter = next(network.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = next(network.parameters()).device, real_dtype(network)
         self.is_mixed = program.precision == "bf16-mixed"
 
     def placed(self, batch: Batch) -> Batch:

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from gradhorizon.kernels.casting import real_numbers
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.parameter_gradients import TOTAL
 from gradhorizon.measurements.probe import Probe
@@ -119,7 +120,7 @@ def sample_gradients(probe: Probe) -> dict[str, Float[np.ndarray, "B _"]]:
             predictions = probe.network(sample.inputs, sample.loss_steps)
             loss = probe.task.loss(predictions, sample.targets)[:, -1].sum()
             gradients = torch.autograd.grad(loss, list(trained.values()), materialize_grads=True)
-            found.append([gradient.flatten().numpy(force=True) for gradient in gradients])
+            found.append([real_numbers(gradient).flatten().numpy(force=True) for gradient in gradients])
     return {name: np.stack(rows) for name, rows in zip(trained, zip(*found, strict=True), strict=True)}
 
 

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from gradhorizon.cells.cell import Recurrent, State, select_step
+from gradhorizon.kernels.casting import cast
+from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.network import LayerTrace, Network, Trace
 from gradhorizon.tasks.task import Batch, Task
 
@@ -70,7 +72,7 @@ class Probe:
     ) -> None:
         device = _float64_device(torch.device(device or next(network.parameters()).device), dtype)
         with _recording():
-            self.network = copy.deepcopy(network).to(device=device, dtype=dtype).eval()
+            self.network = cast(copy.deepcopy(network), dtype, device).eval()
             moved = batch.to(device, dtype)
             self.batch = replace(moved, inputs=moved.inputs.clone(), targets=moved.targets.clone())
         self.task = task
@@ -157,7 +159,7 @@ class Probe:
 @contextmanager
 def _recording() -> Iterator[None]:
     # A validation hook, from which a solved member is probed, runs in inference mode.
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with own_surroundings():
         yield
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Inexact
 
 from gradhorizon.measurements.exponent_rows import recurrent_cells
 from gradhorizon.measurements.measurement import ProbeMeasurement
@@ -28,6 +28,8 @@ from gradhorizon.tasks.task import Task
 
 class RecurrentWeights(ProbeMeasurement):
     """Spectral radius, largest singular value, commutator norm and eigenvalues of every named recurrent matrix.
+
+    Of a complex matrix Wᵀ is the conjugate transpose, and eigenvalues are as they are, not in pairs.
 
     Eigenvalues of a strongly non-normal H × H matrix are known to about ‖W‖ ε^(1/H) only, whoever computes them.
 
@@ -84,11 +86,11 @@ class RecurrentWeights(ProbeMeasurement):
 _NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in RecurrentWeights.table.columns}
 
 
-def matrix_columns(weight: Float[np.ndarray, "H H"]) -> dict[str, Any]:
+def matrix_columns(weight: Inexact[np.ndarray, "H H"]) -> dict[str, Any]:
     """Column name -> values of one matrix, one row per eigenvalue, largest modulus first.
 
     Args:
-        weight: W, shape (H, H); NaN and infinite entries are counted.
+        weight: W, shape (H, H), real or complex; NaN and infinite entries are counted.
     """
     num_non_finite = int((~np.isfinite(weight)).sum())
     size = len(weight)
@@ -105,12 +107,12 @@ def matrix_columns(weight: Float[np.ndarray, "H H"]) -> dict[str, Any]:
     }
 
 
-def _commutator_norm(weight: Float[np.ndarray, "H H"]) -> float:
+def _commutator_norm(weight: Inexact[np.ndarray, "H H"]) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
-        return float(np.linalg.norm(weight @ weight.T - weight.T @ weight))
+        return float(np.linalg.norm(weight @ weight.conj().T - weight.conj().T @ weight))
 
 
-def _ordered_eigenvalues(weight: Float[np.ndarray, "H H"]) -> Complex[np.ndarray, " H"]:
+def _ordered_eigenvalues(weight: Inexact[np.ndarray, "H H"]) -> Complex[np.ndarray, " H"]:
     eigenvalues = np.linalg.eigvals(weight).astype(np.complex128)
     # Of a conjugate pair, whose moduli are one number, the upper half plane comes first.
     return eigenvalues[np.lexsort((-eigenvalues.imag, -np.abs(eigenvalues)))]

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Recurrent, State
+from gradhorizon.kernels.casting import real_numbers
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe, log_spaced_lags
 from gradhorizon.measurements.schedule import Schedule
@@ -145,7 +146,8 @@ def lag_shares(
         bins: shortest and longest lag of each, ascending and adjacent.
 
     Returns:
-        In the order of `bins`; loss per parameter unit. Parameters lie in the order of ``cell.parameters()``.
+        In the order of `bins`; loss per parameter unit. Parameters lie in the order of ``cell.parameters()``,
+        complex ones as pairs.
     """
     with torch.inference_mode(mode=False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         # A fused kernel remembers the weights of its last call: those of the probe's own cell must stay its own.
@@ -155,7 +157,9 @@ def lag_shares(
         felt = list(_felt_outputs(cell, trace, cotangent, bins, aliases))
         gradients = _gradients(felt, [alias for of_bin in aliases for alias in of_bin.values()])
     per_bin = [gradients[start : start + len(trained)] for start in range(0, len(gradients), len(trained) or 1)]
-    return [torch.cat([part.flatten() for part in parts]) for parts in per_bin] or [cotangent.new_zeros(0)]
+    return [torch.cat([real_numbers(part).flatten() for part in parts]) for parts in per_bin] or [
+        cotangent.new_zeros(0)
+    ]
 
 
 class _Segment(nn.Module):

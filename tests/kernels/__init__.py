@@ -1,0 +1,1 @@
+"""Checks of modules before they are measured."""
