@@ -1,0 +1,1 @@
+"""What other people's modules must keep to, so that what is measured is what they compute."""
