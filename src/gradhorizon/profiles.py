@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from gradhorizon.adapters import as_recurrent
 from gradhorizon.kernels.copies import measured_copy, said_in_one_line, same_draws
 from gradhorizon.kernels.derivatives import refuse_lower_precision, refuse_untrue_gradient
-from gradhorizon.kernels.loss_steps import apart, checked_losses, refuse_other_steps, step_dimensions
+from gradhorizon.kernels.loss_steps import checked_losses, refuse_other_steps, step_dimensions
+from gradhorizon.kernels.outputs import apart, tensors_of
 from gradhorizon.kernels.repetition import refuse_kept_state
-from gradhorizon.kernels.samples import refuse_batch_as_time, refuse_interaction, tensors_of
+from gradhorizon.kernels.samples import refuse_batch_as_time, refuse_interaction
 from gradhorizon.kernels.sequences import check_inputs, probed_steps, refuse_no_influence
 from gradhorizon.measurements.input_gradients import PROFILE, profile_rows, reported_steps
 from gradhorizon.measurements.probe import log_spaced_lags
@@ -98,8 +99,8 @@ def input_gradient_profile(
     unfelt = refuse_no_influence(sample_norms(gradient).numpy(force=True), probed, lengths is not None)
     if unfelt:
         warnings.warn(
-            f"the probed steps of samples {unfelt[:8]} do not move their losses: their relative norms are undefined and "
-            "left out (num_undefined_relative_norms)",
+            f"the probed steps of samples {unfelt[:8]} do not move their losses: their relative norms are undefined "
+            "and left out (num_undefined_relative_norms); pass the right `lengths` if they are padded",
             stacklevel=2,
         )
     return _rows(gradient, probed, max_lags) if lengths is None else _rows_by_own_end(gradient, probed, max_lags)
@@ -162,6 +163,7 @@ def state_gradient_profile(
     *,
     cuts: Sequence[int] | None = None,
     initial_state: Any = None,
+    lengths: Any = None,
     dtype: torch.dtype = torch.float64,
     has_surrogate_gradients: bool = False,
 ) -> pd.DataFrame:
@@ -179,6 +181,8 @@ def state_gradient_profile(
         cuts: t in 0 … N at which the state gradient is read; N and 32 log-spaced lags if omitted.
         initial_state: s_0, one tensor (B, …) or a tuple, list or dict of them, nested as the cell takes it; zeros if
             omitted, but required for a module of your own.
+        lengths: of padded samples, as in `input_gradient_profile`: the last output of each is that at its own end, and
+            ``t`` and `cuts` are those of the longest.
         dtype: precision of the copy.
         has_surrogate_gradients: as in `input_gradient_profile`.
 
@@ -202,17 +206,21 @@ def state_gradient_profile(
         [50, 25, 0]
     """
     check_inputs(inputs)
-    input_len = inputs.shape[1]
+    ends = probed_steps(None, lengths, *inputs.shape[:2])
+    longest = int(ends.max())
     if cuts is None:
-        cuts = [input_len - lag for lag in log_spaced_lags(input_len, 32)]
+        cuts = [longest - lag for lag in log_spaced_lags(longest, 32)]
+    if not all(0 <= t <= longest for t in cuts):
+        raise ValueError(f"`cuts` must lie in 0 … {longest}, got {min(cuts)} … {max(cuts)}")
+    # t* is always kept: its total gradient is what every other one is divided by.
+    lags = [longest - t for t in sorted({*cuts, longest})]
     state = None if initial_state is None else flat_state(initial_state, inputs, dtype)
     with measured_copy(cell, inputs, dtype) as measured:
         recurrent = as_recurrent(measured, inputs.shape[2], initial_state)
-        # t* is always kept: its total gradient is what every other one is divided by.
-        kept = sorted({*cuts, input_len})
         with said_in_one_line(measured, dtype):
             state = recurrent.initial_state(inputs.shape[0]) if state is None else state
-    rows = state_rows(recurrent, _leaf(inputs.to(dtype)), state, loss, kept, has_surrogate_gradients)
+            x = _leaf(inputs.to(dtype))
+            rows = state_rows(recurrent, x, state, loss, lags, ends, has_surrogate_gradients)
     return rows[rows["t"].isin(list(cuts))].reset_index(drop=True)
 
 

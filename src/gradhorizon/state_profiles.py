@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from gradhorizon.adapters import StepAdapter
+from gradhorizon.adapters import KernelAdapter, StepAdapter
 from gradhorizon.cells.cell import Recurrent, State, select_step
 from gradhorizon.kernels.copies import same_draws
 from gradhorizon.kernels.derivatives import refuse_lower_precision, refuse_untrue_gradient
@@ -56,48 +57,106 @@ def flat_state(state: Any, inputs: Tensor, dtype: torch.dtype) -> State:
 
 
 def state_rows(
-    cell: Recurrent, x: Tensor, state: State, loss: Loss, cuts: list[int], has_surrogate_gradients: bool
+    cell: Recurrent,
+    x: Tensor,
+    state: State,
+    loss: Loss,
+    lags: list[int],
+    lengths: Int[np.ndarray, " B"],
+    has_surrogate_gradients: bool,
 ) -> pd.DataFrame:
-    """Rows of the table ``state_gradients`` at `cuts`, after the checks.
+    """Rows of the table ``state_gradients`` at `lags`, after the checks.
 
     Args:
         cell: the recurrence.
-        x: inputs, shape (B, N, D).
+        x: inputs, shape (B, N, D), a leaf that requires a gradient.
         state: s_0.
-        loss: of the last output.
-        cuts: ascending, with N.
+        loss: of the last outputs.
+        lags: descending, down to 0.
+        lengths: steps of each sample.
         has_surrogate_gradients: whether its gradient is held against no difference.
 
     Raises:
         ValueError: a cell that cannot be measured as what it is.
     """
     _check_shapes(cell, state)
-    input_len = x.shape[1]
-    inputs = x.detach()
+    groups = {int(length): torch.from_numpy(np.flatnonzero(lengths == length)).to(x.device) for length in set(lengths)}
     with same_draws():
-        output, kept, last = _run(cell, inputs, tuple(map(_leaf, state)), cuts)
+        runs = {
+            length: _run(
+                cell,
+                x[own, :length],
+                tuple(_leaf(part[own]) for part in state),
+                [length - lag for lag in lags if lag <= length],
+            )
+            for length, own in groups.items()
+        }
+    order = torch.cat(list(groups.values())).argsort()
+    output = torch.cat([own for own, _, _ in runs.values()])[order]
     losses = checked_losses(loss(output), len(x))
-    parts = list(chain.from_iterable(kept))
-    refuse_interaction(losses, parts, cell)
-    earlier = torch.autograd.grad(losses.sum(), parts, materialize_grads=True, retain_graph=True)[: -len(state)]
-    found = [*earlier, *_direct(losses, last)]
-    if not any(bool((gradient != 0).any()) for gradient in found[-len(state) :]):
+    # Of samples in groups, states are in another order than losses; what mixes them mixes inputs too.
+    states = chain.from_iterable(runs[len(x[0])][1]) if list(groups) == [len(x[0])] else ()
+    refuse_interaction(losses, [x, output, *states], _subject(cell))
+    refuse_lower_precision(losses, [output], x.dtype)
+    found = {length: _gradients(losses, kept, last) for length, (_, kept, last) in runs.items()}
+    if not any(bool((own[:, -1] != 0).any()) for components in found.values() for own in components):
         raise ValueError(
             "the loss must depend on the last state, or no relative norm is defined, got a gradient of exactly 0; make "
             "the output from the tensors that are returned as the state"
         )
-    refuse_lower_precision(losses, [output], x.dtype)
-    _check_conduct(cell, inputs, state, loss, has_surrogate_gradients)
-    by_component = [_stack(found[index :: len(state)]) for index in range(len(state))]
-    is_probed = torch.tensor([t == input_len for t in cuts], device=x.device)[:, None]
-    return state_gradient_rows(
-        list(cell.state_shapes),
-        cuts,
-        [input_len - t for t in cuts],
-        # Only the output consumed the state at t*, and nothing but the recurrence the earlier ones.
-        [gradient.masked_fill(is_probed, 0.0) for gradient in by_component],
-        [gradient.masked_fill(~is_probed, 0.0) for gradient in by_component],
-    )
+    _check_conduct(cell, x.detach(), state, loss, has_surrogate_gradients)
+    return _rows(list(cell.state_shapes), lags, found)
+
+
+def _gradients(losses: Tensor, kept: list[State], last: State) -> list[Tensor]:
+    """Per component, the gradients at the cuts, the last of which is at the end, shape (B, C, S)."""
+    parts = list(chain.from_iterable(kept[:-1]))
+    earlier = torch.autograd.grad(losses.sum(), parts, materialize_grads=True, retain_graph=True) if parts else ()
+    found = [*earlier, *_direct(losses, last)]
+    return [_stack(found[index :: len(last)]) for index in range(len(last))]
+
+
+def _rows(components: list[str], lags: list[int], found: Mapping[int, list[Tensor]]) -> pd.DataFrame:
+    """Rows lag by lag over the samples that reach it; ``t`` is that of the longest.
+
+    Args:
+        components: names of the state's components.
+        lags: descending, down to 0.
+        found: gradients of the samples of each length, per component, at those of the lags that they reach.
+    """
+    longest = max(found)
+    frames = []
+    for reaching, block in groupby(lags, key=lambda lag: [length for length in found if length >= lag]):
+        own = list(block)
+        read = own if 0 in own else [*own, 0]  # by which the others are divided
+        gradients = [
+            torch.cat([found[length][index][:, _places(lags, length, read)] for length in reaching])
+            for index in range(len(components))
+        ]
+        is_probed = torch.tensor([lag == 0 for lag in read], device=gradients[0].device)[:, None]
+        rows = state_gradient_rows(
+            components,
+            [longest - lag for lag in read],
+            read,
+            # Only the output consumed the state at t*, and nothing but the recurrence the earlier ones.
+            [gradient.masked_fill(is_probed, 0.0) for gradient in gradients],
+            [gradient.masked_fill(~is_probed, 0.0) for gradient in gradients],
+        )
+        frames.append(rows[rows["lag"].isin(own)])
+    if len(frames) == 1:
+        return frames[0]
+    rows = pd.concat(frames)
+    by_label = [pd.Categorical(rows[name], rows[name].unique()).codes for name in ("component", "part")]
+    return rows.iloc[np.lexsort([rows["t"], *by_label])]
+
+
+def _places(lags: list[int], length: int, read: list[int]) -> list[int]:
+    reached = [lag for lag in lags if lag <= length]
+    return [reached.index(lag) for lag in read]
+
+
+def _subject(cell: Recurrent) -> nn.Module:
+    return cell.module if isinstance(cell, StepAdapter | KernelAdapter) else cell
 
 
 def _run(cell: Recurrent, x: Tensor, state: State, cuts: list[int]) -> tuple[Tensor, list[State], State]:
@@ -146,7 +205,7 @@ def _check_shapes(cell: Recurrent, state: State) -> None:
     if [tuple(part.shape[1:]) for part in state] != expected:
         raise ValueError(
             f"`initial_state` must be of shapes {[('batch', *shape) for shape in expected]} for this "
-            f"{type(cell).__name__}, got {[tuple(part.shape) for part in state]}"
+            f"{type(_subject(cell)).__name__}, got {[tuple(part.shape) for part in state]}"
         )
 
 
@@ -154,11 +213,11 @@ def _check_conduct(cell: Recurrent, x: Tensor, state: State, loss: Loss, has_sur
     input_len = x.shape[1]
 
     def run(num_steps: int) -> list[Tensor]:
-        with same_draws(), torch.no_grad():
-            outputs, last = cell.segment(x[:, :num_steps], tuple(part.clone() for part in state))
-            return [outputs, *last]
+        with same_draws():
+            outputs, last = cell.segment(x[:, :num_steps], tuple(map(_leaf, state)))
+            return [outputs.detach(), *(part.detach() for part in last)]
 
-    refuse_kept_state(cell, lambda: run(input_len), lambda: run(max(1, input_len - 1)), run(input_len))
+    refuse_kept_state(_subject(cell), lambda: run(input_len), lambda: run(max(1, input_len - 1)), run(input_len))
     if has_surrogate_gradients:
         return
     first_step = max(0, input_len - _CHECKED_STEPS)

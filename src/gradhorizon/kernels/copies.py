@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -39,8 +40,6 @@ def measured_copy(module: Any, inputs: Tensor, dtype: torch.dtype) -> Iterator[n
         raise TypeError(f"a torch.nn.Module is measured, got {type(module).__name__}; wrap a function in a module")
     if not dtype.is_floating_point:
         raise TypeError(f"`dtype` must be a floating format such as torch.float64, got {dtype}")
-    if torch._C._functorch.maybe_current_level() is not None:  # type: ignore[attr-defined]  # noqa: SLF001
-        raise ValueError("a profile is measured by autograd, got a call inside of a torch.func transform; call outside")
     module = _unwrapped(module)
     _check_parameters(module, inputs.device)
     with _surroundings(inputs.device, dtype):
@@ -76,7 +75,8 @@ def _copied(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     # Tensors inside of a graph (old-style weight norm, stored activations) cannot be copied with it.
     stored = {id(tensor): tensor.detach().clone() for tensor in _tensors_in_graphs(module)}
     try:
-        measured = cast(copy.deepcopy(module, stored), dtype).eval()
+        with warnings.catch_warnings(action="ignore"):  # of what a copy does not take along
+            measured = cast(copy.deepcopy(module, stored), dtype).eval()
     except NoComplexFormatError as error:
         raise ValueError(str(error)) from error
     except Exception as error:
@@ -84,6 +84,11 @@ def _copied(module: nn.Module, dtype: torch.dtype) -> nn.Module:
             f"a copy of the module is measured, and {type(module).__name__} cannot be copied ({first_line(error)}); "
             "drop what an earlier forward pass stored on it, or pass a freshly built module"
         ) from error
+    if isinstance(measured, torch.jit.ScriptModule) and not hasattr(measured, "forward"):
+        raise ValueError(
+            "a copy of the module is measured, and scripts of overloaded methods cannot be copied, got that of "
+            f"{measured.original_name}; pass the module that was scripted"
+        )
     for part in list(measured.modules()):
         part._backward_hooks.clear()  # noqa: SLF001, a hook that clips would be measured instead of the module
         part._backward_pre_hooks.clear()  # noqa: SLF001
@@ -168,13 +173,13 @@ def said_in_one_line(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Errors of PyTorch's inside of somebody's module or loss as one line that says what to do.
 
     Raises:
-        ValueError: instead of any error but a `ValueError`, which is ours or says what its author wanted said.
+        ValueError: instead of any error but a `ValueError` of one line, which is ours or what its author wanted said.
     """
     try:
         yield
-    except ValueError:
-        raise
     except Exception as error:
+        if isinstance(error, ValueError) and "\n" not in str(error):
+            raise
         name = type(module).__name__
         text = first_line(error)
         raise ValueError(

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 LossesOf = Callable[..., Tensor]
+Moved = Callable[[Sequence[Tensor]], Tensor]
 
 _JITTER = 1e-2
 _FAR, _NEAR = 1e-2, 1e-4
@@ -82,11 +83,20 @@ def refuse_untrue_gradient(losses_of: LossesOf, at: Sequence[Float[Tensor, "B _ 
     generator = torch.Generator().manual_seed(0)
     points = [_close_by(own, generator).requires_grad_() for own in at]
     losses = losses_of(*points)
-    found = torch.autograd.grad(losses.sum(), points, materialize_grads=True)
-    with torch.no_grad():
-        _refuse_unfelt(losses_of, losses, points, found, rows, generator)
-        if losses.dtype == torch.float64:  # elsewhere too few digits are left
-            _refuse_other_derivative(losses_of, losses, points, found, generator)
+    if losses.requires_grad:
+        found = torch.autograd.grad(losses.sum(), points, materialize_grads=True)
+    else:
+        found = tuple(map(torch.zeros_like, points))
+    points = [own.detach() for own in points]
+
+    def moved(steps: Sequence[Tensor]) -> Tensor:
+        # With gradients on, so that the same kernels run.
+        ends = [(own + by).requires_grad_() for own, by in zip(points, steps, strict=True)]
+        return losses_of(*ends).detach()
+
+    _refuse_unfelt(moved, losses.detach(), points, found, rows, generator)
+    if losses.dtype == torch.float64:  # elsewhere too few digits are left
+        _refuse_other_derivative(moved, losses.detach(), points, found, generator)
 
 
 def _scale(tensor: Tensor) -> Tensor:
@@ -105,7 +115,7 @@ def _close_by(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _refuse_unfelt(
-    losses_of: LossesOf,
+    moved: Moved,
     losses: Tensor,
     points: Sequence[Tensor],
     gradients: Sequence[Tensor],
@@ -119,11 +129,8 @@ def _refuse_unfelt(
     step = [
         _scale(own) * (0.5 + _noise(own, generator)) * unfelt for own, unfelt in zip(points, is_unfelt, strict=True)
     ]
-    moved = [
-        (losses_of(*(own + size * by for own, by in zip(points, step, strict=True))) - losses).abs() > rounding
-        for size in (_FAR, _NEAR)
-    ]
-    if bool((moved[0] & moved[1]).any()):
+    far, near = ((moved([size * by for by in step]) - losses).abs() > rounding for size in (_FAR, _NEAR))
+    if bool((far & near).any()):
         raise ValueError(
             f"the gradient must be that of the loss, got 0 at {rows} that move it; look for `.detach()`, `.data`, "
             "`no_grad` or numpy inside, or pass has_surrogate_gradients=True if that is meant"
@@ -131,7 +138,7 @@ def _refuse_unfelt(
 
 
 def _refuse_other_derivative(
-    losses_of: LossesOf,
+    moved: Moved,
     losses: Tensor,
     points: Sequence[Tensor],
     gradients: Sequence[Tensor],
@@ -141,9 +148,7 @@ def _refuse_other_derivative(
     roundoff = torch.finfo(losses.dtype).eps
     quotients, is_resolved = [], []
     for step in (roundoff ** (1 / 5), roundoff ** (1 / 4), roundoff ** (1 / 3)):
-        ahead, behind = (
-            losses_of(*(own + sign * step * by for own, by in zip(points, direction, strict=True))) for sign in (1, -1)
-        )
+        ahead, behind = (moved([sign * step * by for by in direction]) for sign in (1, -1))
         quotients.append((ahead - behind) / (2 * step))
         is_resolved.append(step * size > 1e3 * _ROUNDING * roundoff * losses.abs())
     errors = torch.stack([(own - expected).abs() for own in quotients])

@@ -8,14 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
-
-
-def apart(outputs: Any) -> Any:
-    """`outputs` with tensors of their own: what a loss reads of one is no longer what it reads of another."""
-    return tree_map(
-        lambda leaf: leaf.view_as(leaf) if isinstance(leaf, Tensor) and leaf.requires_grad else leaf, outputs
-    )
 
 
 def checked_losses(losses: Any, batch_size: int) -> Tensor:
@@ -87,18 +79,16 @@ def refuse_other_steps(
         sample = int((first != last).argmax())
         raise ValueError(
             f"`loss` must read the outputs of one step, the probed one, got steps {first[sample]} … {last[sample]}: "
-            "the profile would be no horizon; read `outputs[:, t - 1]`, or move what joins steps (pooling, both ends of "
+            "the profile would be no horizon; read `outputs[:, t - 1]`, or move what joins steps (pooling, the ends of "
             "a bidirectional layer) into the module"
         )
-    if (first == first[0]).all():
-        found, advice = f"step {first[0]}", f"pass probed_step={first[0]}"
-    else:
-        found, advice = f"steps {sorted(set(first.tolist()))} of different samples", "pass lengths=, the steps of each"
-    raise ValueError(f"`loss` must read the probed step {_words(probed)}, got {found}; {advice}")
-
-
-def _words(probed: np.ndarray) -> str:
-    return str(probed[0]) if (probed == probed[0]).all() else "of each sample (its length)"
+    is_one, has_lengths = (first == first[0]).all(), (probed != probed[0]).any()
+    found = f"step {first[0]}" if is_one else f"steps {sorted(set(first.tolist()))} of different samples"
+    advice = f"pass probed_step={first[0]}" if is_one else "pass lengths=, the steps of each"
+    raise ValueError(
+        f"`loss` must read the probed step {'of each sample' if has_lengths else probed[0]}, got {found}; "
+        + ("read `outputs[torch.arange(B), lengths - 1]`, by the same `lengths`" if has_lengths else advice)
+    )
 
 
 def _steps_read(losses: Tensor, outputs: Sequence[Tensor], dimensions: Sequence[int | None]) -> np.ndarray | None:

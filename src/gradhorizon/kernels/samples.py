@@ -8,14 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+
+from gradhorizon.kernels.outputs import tensors_of
 
 _MIXED = "samples must not interact, got {found}. {cause}"
-
-
-def tensors_of(outputs: Any) -> list[Tensor]:
-    """All floating tensors in what a module returned, in any nesting."""
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def refuse_interaction(losses: Tensor, tensors: Sequence[Tensor], module: nn.Module) -> None:

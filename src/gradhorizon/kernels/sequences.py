@@ -18,8 +18,10 @@ def check_inputs(inputs: Any) -> None:
 
     Raises:
         TypeError: no tensor, or one that has no gradients.
-        ValueError: another shape, an empty one, or entries that are not finite.
+        ValueError: another shape, an empty one, entries that are not finite, or a call inside of ``torch.func``.
     """
+    if torch._C._functorch.maybe_current_level() is not None:  # type: ignore[attr-defined]  # noqa: SLF001
+        raise ValueError("a profile is measured by autograd, got a call inside of a torch.func transform; call outside")
     if isinstance(inputs, PackedSequence):
         raise TypeError(
             "`inputs` must be one padded tensor, got a PackedSequence; unpack it by pad_packed_sequence(…, "
@@ -108,10 +110,12 @@ def refuse_no_influence(norms: Float[np.ndarray, "B N"], probed: Int[np.ndarray,
             f"the probed step must move the loss, or no relative norm is defined, got a gradient of exactly 0 at step "
             f"{_listed(probed)}; the last that does is {_listed(last[is_moved])}: {advice}"
         )
-    if (is_unfelt & is_moved).any() and not has_lengths:
+    # A maximum over steps leaves gaps before the last one that is felt; padding does not.
+    num_felt = last - is_felt.argmax(axis=1)
+    if not has_lengths and (is_unfelt & is_moved & (is_felt.sum(axis=1) == num_felt)).any():
         raise ValueError(
-            f"the probed step {probed[0]} must move the loss of every sample, got {_listed(last[is_moved])} as the last "
-            f"steps that do; pass lengths=, the steps of each sample if they are padded, {norms.shape[1]} if not"
+            f"the probed step {probed[0]} must move the loss of every sample, got {_listed(last[is_moved])} as the "
+            f"last that do; pass lengths=, the steps of each sample if they are padded, {norms.shape[1]} if not"
         )
     return np.flatnonzero(is_unfelt).tolist()
 
