@@ -19,17 +19,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradhorizon.adapters import as_recurrent
-from gradhorizon.kernels.copies import measured_copy, said_in_one_line, same_draws
-from gradhorizon.kernels.derivatives import refuse_lower_precision, refuse_untrue_gradient
-from gradhorizon.kernels.loss_steps import checked_losses, refuse_other_steps, step_dimensions
-from gradhorizon.kernels.outputs import apart, tensors_of
-from gradhorizon.kernels.repetition import refuse_kept_state
-from gradhorizon.kernels.samples import refuse_batch_as_time, refuse_interaction
-from gradhorizon.kernels.sequences import check_inputs, probed_steps, refuse_no_influence
 from gradhorizon.measurements.input_gradients import PROFILE, profile_rows, reported_steps
 from gradhorizon.measurements.probe import log_spaced_lags
 from gradhorizon.measurements.summaries import sample_norms, table_rows
-from gradhorizon.state_profiles import flat_state, state_rows
+from gradhorizon.user_modules.copies import measured_copy, said_in_one_line, same_draws
+from gradhorizon.user_modules.derivatives import refuse_lower_precision, refuse_untrue_gradient
+from gradhorizon.user_modules.loss_steps import checked_losses, refuse_other_steps, step_dimensions
+from gradhorizon.user_modules.outputs import apart, tensors_of
+from gradhorizon.user_modules.repetition import refuse_kept_state
+from gradhorizon.user_modules.samples import refuse_batch_as_time, refuse_interaction
+from gradhorizon.user_modules.sequences import check_inputs, probed_steps, refuse_no_influence
+from gradhorizon.user_modules.state_rows import flat_state, state_rows
 
 Loss = Callable[[Any], Tensor]
 

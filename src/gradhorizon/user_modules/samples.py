@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradhorizon.kernels.outputs import tensors_of
+from gradhorizon.user_modules.outputs import tensors_of
 
 _MIXED = "samples must not interact, got {found}. {cause}"
 
@@ -17,7 +17,7 @@ _MIXED = "samples must not interact, got {found}. {cause}"
 def refuse_interaction(losses: Tensor, tensors: Sequence[Tensor], module: nn.Module) -> None:
     """Refuse losses of which one feels another sample's tensors.
 
-    The last sample's is held against all others, the first one's, and those of even numbers against those of odd ones.
+    Halves of the batch are held against the other halves, so many that any two samples are in two of them once.
 
     Args:
         losses: one per sample, shape (B,).
@@ -27,17 +27,24 @@ def refuse_interaction(losses: Tensor, tensors: Sequence[Tensor], module: nn.Mod
     Raises:
         ValueError: samples that interact, or a loss that depends on none of the tensors.
     """
-    batch_size = len(losses)
-    numbers = torch.arange(batch_size, device=losses.device)
-    chosen = [numbers == batch_size - 1, numbers == 0, numbers % 2 == 0]
-    for number, own in enumerate(chosen[: 1 if batch_size == 1 else 2 if batch_size < 4 else 3]):  # noqa: PLR2004
-        found = torch.autograd.grad(losses[own].sum(), tensors, retain_graph=True, allow_unused=True)
+    for number, own in enumerate(_halves(len(losses))):
+        chosen = own.to(losses.device)
+        found = torch.autograd.grad(losses[chosen].sum(), tensors, retain_graph=True, allow_unused=True)
         felt = [gradient for gradient in found if gradient is not None]
         if not felt and number == 0:
             raise ValueError("`loss` must depend on the inputs, got one that does not; check which output it reads")
         # Where parameters are NaN, 0 · NaN reaches every sample: that is counted, not refused.
-        if any(_is_felt(gradient[~own]) for gradient in felt):
+        if any(_is_felt(gradient[~chosen]) for gradient in felt):
             raise ValueError(_MIXED.format(found="a loss of one sample that depends on others", cause=_cause(module)))
+
+
+def _halves(batch_size: int) -> Iterator[Tensor]:
+    """Masks of samples, such that for any two of them one mask holds the first alone, and one the second."""
+    numbers = torch.arange(batch_size)
+    yield numbers == batch_size - 1
+    for digit in range((batch_size - 1).bit_length()):
+        is_set = (numbers >> digit) % 2 == 1
+        yield from (is_set, ~is_set)
 
 
 def refuse_batch_as_time(call: Callable[[Tensor], Any], x: Tensor, module: nn.Module) -> None:

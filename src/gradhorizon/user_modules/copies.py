@@ -75,7 +75,8 @@ def _copied(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     # Tensors inside of a graph (old-style weight norm, stored activations) cannot be copied with it.
     stored = {id(tensor): tensor.detach().clone() for tensor in _tensors_in_graphs(module)}
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what a copy does not take along
+        # Warnings are of what a copy does not take along; scripted modules would take the graph to the original.
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
             measured = cast(copy.deepcopy(module, stored), dtype).eval()
     except NoComplexFormatError as error:
         raise ValueError(str(error)) from error

@@ -43,7 +43,7 @@ def check_inputs(inputs: Any) -> None:
         raise ValueError(f"`inputs` must be finite, got {int((~inputs.isfinite()).sum())} infinite or NaN entries")
 
 
-def probed_steps(probed_step: int | None, lengths: Any, batch_size: int, input_len: int) -> Int[np.ndarray, " B"]:
+def probed_steps(probed_step: Any, lengths: Any, batch_size: int, input_len: int) -> Int[np.ndarray, " B"]:
     """t* of every sample, shape (B,): its length, or one step for all.
 
     Args:

@@ -15,13 +15,13 @@ from torch.utils._pytree import tree_leaves
 
 from gradhorizon.adapters import KernelAdapter, StepAdapter
 from gradhorizon.cells.cell import Recurrent, State, select_step
-from gradhorizon.kernels.copies import same_draws
-from gradhorizon.kernels.derivatives import refuse_lower_precision, refuse_untrue_gradient
-from gradhorizon.kernels.loss_steps import checked_losses
-from gradhorizon.kernels.repetition import refuse_kept_state
-from gradhorizon.kernels.samples import refuse_interaction
 from gradhorizon.measurements.state_gradients import state_gradient_rows
 from gradhorizon.unroll import unroll
+from gradhorizon.user_modules.copies import same_draws
+from gradhorizon.user_modules.derivatives import refuse_lower_precision, refuse_untrue_gradient
+from gradhorizon.user_modules.loss_steps import checked_losses
+from gradhorizon.user_modules.repetition import refuse_kept_state
+from gradhorizon.user_modules.samples import refuse_interaction
 
 Loss = Callable[[Any], Tensor]
 

@@ -53,7 +53,7 @@ def _formats(end: Tensor) -> Iterator[torch.dtype]:
     waiting, seen = [end.grad_fn], set()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        if node is None or node in seen or not node.next_functions:  # leaves compute nothing
             continue
         seen.add(node)
         waiting.extend(following for following, _ in node.next_functions)
