@@ -52,8 +52,8 @@ def as_recurrent(module: nn.Module, input_size: int, initial_state: Any = None) 
             "tensor (batch, features) or a tuple of them"
         )
     parts, structure = tree_flatten(initial_state)
-    shapes = [tuple(part.shape[1:]) for part in parts]
-    return StepAdapter(module, input_size, dict(zip(_names(initial_state), shapes, strict=True)), structure)
+    sizes = (tuple(part.shape[1:]) for part in parts)
+    return StepAdapter(module, input_size, dict(zip(_names(initial_state), sizes, strict=True)), structure)
 
 
 def _names(state: Any) -> list[str]:

@@ -24,6 +24,9 @@ class Made(nn.Module):
         for name, part in parts.items():
             setattr(self, name, part)
 
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
     def forward(self, *arguments: Any) -> Any:
         return self.function(self, *arguments)
 
@@ -48,7 +51,7 @@ def naive_norms(module: nn.Module, inputs: Tensor, loss: Callable[[Any], Tensor]
     return np.sqrt((gradient.numpy() ** 2).sum(axis=2))
 
 
-def log_median(values: Sequence[float]) -> float:
+def log_median(values: Sequence[float] | np.ndarray) -> float:
     return float(np.exp(np.median(np.log(values))))
 
 

@@ -91,14 +91,14 @@ def test_gradient_that_is_no_derivative_is_refused(name: str) -> None:
 
 def scaled(layer: nn.RNN, scale: float) -> nn.RNN:
     with torch.no_grad():
-        layer.weight_hh_l0.normal_(0, scale / layer.hidden_size**0.5)
+        layer.all_weights[0][1].normal_(0, scale / layer.hidden_size**0.5)
     return layer
 
 
 def identity_relu() -> nn.RNN:
     layer = nn.RNN(3, 20, batch_first=True, nonlinearity="relu", bias=False)
     with torch.no_grad():
-        layer.weight_hh_l0.copy_(torch.eye(20))
+        layer.all_weights[0][1].copy_(torch.eye(20))
     return layer
 
 

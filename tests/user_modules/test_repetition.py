@@ -23,6 +23,7 @@ class Clocked(nn.Module):
         super().__init__()
         self.linear, self.period, self.kind = nn.Linear(3, 3), period, kind
         self.count, self.clock = 0, [0]
+        self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def tick(self) -> int:
@@ -74,11 +75,13 @@ class Stateful(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gru, self.h = nn.GRU(3, 5, batch_first=True), None
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.h: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         outputs, h = self.gru(x, self.h)
         self.h = h.detach()
+        assert isinstance(outputs, Tensor)
         return outputs
 
 
@@ -92,7 +95,9 @@ class Caching(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attention, self.masks, self.seen = nn.MultiheadAttention(3, 1, batch_first=True), {}, None
+        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
+        self.masks: dict[int, Tensor] = {}
+        self.seen = torch.zeros(())
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[1]
@@ -135,7 +140,7 @@ def test_what_only_training_changes_is_no_state(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_old_style_norms_are_measured_called_before_or_not() -> None:
-    lstm = torch.nn.utils.weight_norm(nn.LSTM(3, 5, batch_first=True), "weight_hh_l0")
+    lstm: Any = torch.nn.utils.weight_norm(nn.LSTM(3, 5, batch_first=True), "weight_hh_l0")
     with torch.no_grad():
         lstm.weight_hh_l0_g.mul_(1.5)
     twin = nn.LSTM(3, 5, batch_first=True).double()

@@ -81,7 +81,8 @@ def test_states_of_padded_samples_are_those_of_each_alone() -> None:
         state_gradient_profile(cell, INPUTS[b : b + 1, :length], squares, cuts=range(length + 1)).set_index(label)
         for b, length in enumerate(LENGTHS)
     ]
-    for place, row in rows.set_index(label).iterrows():
+    for _, row in rows.iterrows():
+        place = tuple(row[label])
         own = [frame.loc[place] for frame in alone if place in frame.index]
         assert row["num_samples"] == len(own)
         for column in ("gradient_norm_median", "relative_gradient_norm_median"):

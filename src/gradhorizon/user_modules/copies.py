@@ -64,7 +64,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     """What ``torch.compile`` or data parallelism has wrapped: the same function, one process, no compiler."""
     while True:
         if hasattr(module, "_orig_mod"):
-            module = module._orig_mod  # noqa: SLF001
+            module = module.get_submodule("_orig_mod")
         elif isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
         else:

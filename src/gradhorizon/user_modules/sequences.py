@@ -20,7 +20,7 @@ def check_inputs(inputs: Any) -> None:
         TypeError: no tensor, or one that has no gradients.
         ValueError: another shape, an empty one, entries that are not finite, or a call inside of ``torch.func``.
     """
-    if torch._C._functorch.maybe_current_level() is not None:  # type: ignore[attr-defined]  # noqa: SLF001
+    if torch._C._functorch.maybe_current_level() is not None:  # noqa: SLF001
         raise ValueError("a profile is measured by autograd, got a call inside of a torch.func transform; call outside")
     if isinstance(inputs, PackedSequence):
         raise TypeError(

@@ -146,8 +146,8 @@ def _rows(components: list[str], lags: list[int], found: Mapping[int, list[Tenso
     if len(frames) == 1:
         return frames[0]
     rows = pd.concat(frames)
-    by_label = [pd.Categorical(rows[name], rows[name].unique()).codes for name in ("component", "part")]
-    return rows.iloc[np.lexsort([rows["t"], *by_label])]
+    component, part = (pd.factorize(rows[name])[0] for name in ("component", "part"))
+    return rows.iloc[np.lexsort((rows["t"].to_numpy(), component, part))]
 
 
 def _places(lags: list[int], length: int, read: list[int]) -> list[int]:
@@ -188,7 +188,7 @@ def _run_steps(cell: StepAdapter, x: Tensor, state: State, cuts: list[int]) -> t
 
 def _direct(losses: Tensor, last: State) -> list[Tensor]:
     """Gradients with respect to each component of the last state, what passes through another one held back."""
-    found = []
+    found: list[Tensor] = []
     for part in last:
         others = [other for other in last if other is not part and other.requires_grad]
         handles = [other.register_hook(torch.zeros_like) for other in others]
