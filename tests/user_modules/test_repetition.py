@@ -55,7 +55,7 @@ def test_module_that_counts_its_steps_is_refused(kind: str, period: int) -> None
         state_gradient_profile(Clocked(period, kind), INPUTS, squares, initial_state=torch.ones(4, 3))
 
 
-@pytest.mark.parametrize("period", [2, 3, 4, 6, 12, 23])
+@pytest.mark.parametrize("period", [2, 3, 4, 5, 6, 7, 12, 23])
 def test_counter_that_no_attribute_shows_is_found_by_its_results(period: int) -> None:
     count = [0]
 
