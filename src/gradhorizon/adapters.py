@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_structure, tree_unflatten
 
 from gradhorizon.cells.cell import Recurrent, State
 
@@ -16,7 +19,7 @@ _CELLS: dict[type[nn.Module], tuple[str, ...]] = {
 }
 
 
-def as_recurrent(module: nn.Module, input_size: int, initial_state: Tensor | State | None = None) -> Recurrent:
+def as_recurrent(module: nn.Module, input_size: int, initial_state: Any = None) -> Recurrent:
     """`module` as a `Recurrent` that shares its parameters.
 
     Args:
@@ -42,38 +45,43 @@ def as_recurrent(module: nn.Module, input_size: int, initial_state: Tensor | Sta
     for kind, names in _CELLS.items():
         if isinstance(module, kind):
             shapes = {name: (int(module.hidden_size),) for name in names}  # type: ignore[arg-type]
-            return StepAdapter(module, input_size, shapes, is_bare=len(names) == 1)
+            return StepAdapter(module, input_size, shapes, tree_structure(names if len(names) > 1 else names[0]))
     if initial_state is None:
         raise TypeError(
             f"the state's shape must be known, got a {type(module).__name__} without `initial_state`; pass s_0, one "
             "tensor (batch, features) or a tuple of them"
         )
-    return StepAdapter(module, input_size, _shapes(initial_state), isinstance(initial_state, Tensor))
+    parts, structure = tree_flatten(initial_state)
+    sizes = (tuple(part.shape[1:]) for part in parts)
+    return StepAdapter(module, input_size, dict(zip(_names(initial_state), sizes, strict=True)), structure)
 
 
-def _shapes(state: Tensor | State) -> Mapping[str, tuple[int, ...]]:
+def _names(state: Any) -> list[str]:
+    """``h`` of one tensor, the keys of a dict of tensors, and the places of what is nested."""
     if isinstance(state, Tensor):
-        return {"h": tuple(state.shape[1:])}
-    return {f"s{index}": tuple(part.shape[1:]) for index, part in enumerate(state)}
+        return ["h"]
+    if isinstance(state, dict) and all(isinstance(part, Tensor) for part in state.values()):
+        return [str(key) for key in state]
+    return [f"s{index}" for index in range(len(tree_flatten(state)[0]))]
 
 
 class StepAdapter(Recurrent):
-    """A module called as ``module(x_t, state)`` that returns the next state.
+    """A module called as ``module(x_t, state)`` that returns the next state, or the pair (output, next state).
 
     Args:
         module: the module.
         input_size: D.
         state_shapes: component name -> shape without the batch.
-        is_bare: whether the module takes and returns one tensor, or a tuple of them.
+        structure: how the module nests its state.
     """
 
     def __init__(
-        self, module: nn.Module, input_size: int, state_shapes: Mapping[str, tuple[int, ...]], is_bare: bool
+        self, module: nn.Module, input_size: int, state_shapes: Mapping[str, tuple[int, ...]], structure: TreeSpec
     ) -> None:
         super().__init__(input_size, next(iter(state_shapes.values()))[-1])
         self.module = module
         self._shapes = state_shapes
-        self._is_bare = is_bare
+        self._structure = structure
 
     @property
     def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -85,15 +93,75 @@ class StepAdapter(Recurrent):
         return x
 
     def recur(self, projected_t: Float[Tensor, "B D"], state: State) -> State:
-        """What the module returns."""
-        following = self.module(projected_t, state[0] if self._is_bare else state)
-        following = (following,) if isinstance(following, Tensor) else tuple(following)
-        if [part.shape for part in following] != [part.shape for part in state]:
+        """What the module returns as its state."""
+        return self.advance(projected_t, state)[1]
+
+    def segment(
+        self,
+        x: Float[Tensor, "B N D"],
+        state: State,
+        first_step: int = 0,  # noqa: ARG002
+    ) -> tuple[Float[Tensor, "B N H"], State]:
+        """Outputs (B, N, H) as the module returns them, and the last state."""
+        outputs = []
+        for x_t in x.unbind(1):
+            output, state = self.advance(x_t, state)
+            outputs.append(output)
+        return torch.stack(outputs, dim=1), state
+
+    def advance(self, x_t: Float[Tensor, "B D"], state: State) -> tuple[Tensor, State]:
+        """Output and state after one step.
+
+        Raises:
+            ValueError: the module writes its state or input in place, or returns something else.
+        """
+        versions = [part._version for part in (x_t, *state)]  # noqa: SLF001
+        returned = self.module(x_t, tree_unflatten(list(state), self._structure))
+        if versions != [part._version for part in (x_t, *state)]:  # noqa: SLF001
             raise ValueError(
-                f"the module must return a state like the one it was given, {[tuple(part.shape) for part in state]}, "
-                f"got {[tuple(part.shape) for part in following]}"
+                f"{type(self.module).__name__} must leave its state and input as they are, got one written in place; "
+                "write `a * h` for `h.mul_(a)`, and so on"
             )
-        return following
+        return self._parted(returned, state)
+
+    def _parted(self, returned: Any, given: State) -> tuple[Tensor, State]:
+        whole = self._as_state(returned, given)
+        if whole is not None:
+            return whole[0], whole
+        pair = returned if isinstance(returned, tuple | list) and len(returned) == 2 else (None, None)  # noqa: PLR2004
+        output, following = pair[0], self._as_state(pair[1], given)
+        if following is None or not isinstance(output, Tensor):
+            raise ValueError(
+                f"the module must return a state like the one it was given, {_words(given)}, or (output, state), "
+                f"got {_words(returned)}"
+            )
+        if self._as_state(output, given) is not None and not torch.equal(output, following[0]):
+            raise ValueError(
+                f"which part is the next state must be clear, got two tensors of its shape {tuple(output.shape)}; "
+                "return the next state alone, or (output, (state,)) and pass initial_state=(s_0,)"
+            )
+        return output, following
+
+    def _as_state(self, value: Any, given: State) -> State | None:
+        parts, structure = tree_flatten(value)
+        is_alone = isinstance(value, tuple | list) and len(value) == 1 and isinstance(value[0], Tensor)
+        is_alike = structure == self._structure or is_alone or _is_flat(value, parts)
+        if not is_alike or not all(isinstance(part, Tensor) for part in parts):
+            return None
+        return tuple(parts) if [part.shape for part in parts] == [part.shape for part in given] else None
+
+
+def _is_flat(value: Any, parts: list[Any]) -> bool:
+    """Whether `value` is a list or tuple of several tensors, which only one of them in another nesting could mean."""
+    return isinstance(value, tuple | list) and len(value) == len(parts) > 1
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_words, value))})"
+    return type(value).__name__
 
 
 class KernelAdapter(Recurrent):

@@ -1,31 +1,35 @@
 r"""Gradient profiles of a user's own modules, without an experiment: two calls that return a table.
 
 Both measure an evaluation-mode copy of the module in float64 and leave the module itself, its gradients, its mode and
-the random state as they were.
+the random state as they were. What cannot be measured as what it is, is refused in one line.
 
 Notation: B batch, N steps, D input size, H output size, t in 1 … N counts inputs, lag τ = t* − t.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradhorizon.adapters import as_recurrent
-from gradhorizon.cells.cell import Recurrent, State, select_step
 from gradhorizon.measurements.input_gradients import PROFILE, profile_rows, reported_steps
 from gradhorizon.measurements.probe import log_spaced_lags
-from gradhorizon.measurements.state_gradients import state_gradient_rows
-from gradhorizon.measurements.summaries import table_rows
-from gradhorizon.unroll import unroll
+from gradhorizon.measurements.summaries import sample_norms, table_rows
+from gradhorizon.user_modules.copies import measured_copy, said_in_one_line, same_draws
+from gradhorizon.user_modules.derivatives import refuse_lower_precision, refuse_untrue_gradient
+from gradhorizon.user_modules.loss_steps import checked_losses, refuse_other_steps, step_dimensions
+from gradhorizon.user_modules.outputs import apart, tensors_of
+from gradhorizon.user_modules.repetition import refuse_kept_state
+from gradhorizon.user_modules.samples import refuse_batch_as_time, refuse_interaction
+from gradhorizon.user_modules.sequences import check_inputs, probed_steps, refuse_no_influence
+from gradhorizon.user_modules.state_rows import flat_state, state_rows
 
 Loss = Callable[[Any], Tensor]
 
@@ -36,35 +40,48 @@ def input_gradient_profile(
     loss: Loss,
     *,
     probed_step: int | None = None,
+    lengths: Any = None,
     max_lags: int = 1024,
     dtype: torch.dtype = torch.float64,
+    has_surrogate_gradients: bool = False,
 ) -> pd.DataFrame:
     r"""Norm of ∂L_b/∂x_t per lag, summarised over samples, for any module that maps a sequence to anything.
 
-    .. math:: g_b(\tau) = \lVert \partial L_b / \partial x_{b,\,t^* - \tau} \rVert_2
+    .. math:: g_b(\tau) = \lVert \partial L_b / \partial x_{b,\,t^*_b - \tau} \rVert_2
 
-    A copy of `module` in evaluation mode is measured, so that dropout is off and batch statistics are frozen: samples
-    must not interact, and it is refused if they do.
+    A copy of `module` in evaluation mode is measured, so that dropout is off and batch statistics are frozen. It must
+    be a function of its inputs, sample by sample: it is called again, with a second sample and with shorter
+    sequences where it takes them, and its gradient is held against differences of the loss, which see an influence
+    of more than about 1e-10 of it.
 
     Args:
         module: maps inputs (B, N, D), batch first, to anything that `loss` understands.
         inputs: shape (B, N, D), floating point.
         loss: maps what `module` returns to one loss per sample, shape (B,): no mean over the batch, whose gradient
-            would be 1/B of each sample's. For a horizon it reads the outputs at `probed_step` alone.
+            would be 1/B of each sample's. Of outputs at every step it reads those at the probed step alone.
         probed_step: t*, the step whose loss is measured, in 1 … N; the last one if omitted. Lags count back from it.
+        lengths: of padded samples, B whole numbers in 1 … N (tensor, list or array): the t* of each, its own last
+            step. Summaries at a lag are over the samples that reach it, which ``num_samples`` counts.
         max_lags: all lags are reported for at most so many steps, log-spaced ones beyond.
         dtype: precision of the copy. Gradients vanish in float32 long before they do in float64.
+        has_surrogate_gradients: whether the module's gradient is no derivative on purpose (spikes, straight-through
+            rounding, a deliberate detach): then it is not held against differences.
 
     Returns:
         One row per step, latest first: ``t``, ``lag`` (negative after t*), ``lag_from_start``, quantiles over samples
         of ``gradient_norm_`` (loss per input unit) and ``relative_gradient_norm_`` (divided, per sample, by the
         norm at t*; dimensionless), and counts of zero, subnormal and non-finite entries. As the table
-        ``input_gradients`` of an experiment, without its column for the training loss.
+        ``input_gradients`` of an experiment, without its column for the training loss. With `lengths`, ``t`` and
+        ``lag_from_start`` are those of the longest sample.
 
     Raises:
-        TypeError: `module` is no module, or inputs are not floating point.
-        ValueError: inputs of another shape or not finite, a loss that is not one number per sample or does not
-            depend on the inputs, samples that interact, or a step outside the sequence.
+        TypeError: `module` is no module, inputs are not floating point, or lengths are no whole numbers.
+        ValueError: inputs, a loss, lengths or a step of no use; a module that mixes samples, takes the batch for time,
+            keeps a state between calls, leaves `dtype`, or whose gradient is not that of its loss; a loss of several
+            steps; a probed step that moves no sample's loss, or not that of some, without `lengths`.
+
+    Warns:
+        UserWarning: the probed step does not move the loss of some sample, which has no relative profile.
 
     Example:
         >>> lstm = torch.nn.LSTM(2, 8, batch_first=True)
@@ -74,18 +91,70 @@ def input_gradient_profile(
         >>> profile["lag"].tolist()[:3], float(profile["relative_gradient_norm_median"][0])
         ([0, 1, 2], 1.0)
     """
-    _check_inputs(inputs)
-    input_len = inputs.shape[1]
-    probed_step = input_len if probed_step is None else probed_step
-    if not 1 <= probed_step <= input_len:
-        raise ValueError(f"`probed_step` must lie in 1 … {input_len} (the steps of `inputs`), got {probed_step}")
-    steps = reported_steps(input_len, probed_step, max_lags, has_later_steps=True)
-    with _measured_copy(module, inputs, dtype) as measured:
-        x = inputs.detach().to(dtype).requires_grad_()
-        losses = _checked_losses(loss(measured(x)), len(inputs))
-        _refuse_interaction(losses, [x])
-        (gradient,) = torch.autograd.grad(losses.sum(), x)
-    return table_rows(PROFILE, profile_rows(gradient, probed_step, steps))
+    check_inputs(inputs)
+    probed = probed_steps(probed_step, lengths, *inputs.shape[:2])
+    if max_lags < 2:  # noqa: PLR2004
+        raise ValueError(f"`max_lags` must be at least 2 (both ends of the profile), got {max_lags}")
+    with measured_copy(module, inputs, dtype) as measured, said_in_one_line(measured, dtype):
+        gradient = _input_gradient(measured, _leaf(inputs.to(dtype)), loss, probed, has_surrogate_gradients)
+    unfelt = refuse_no_influence(sample_norms(gradient).numpy(force=True), probed, lengths is not None)
+    if unfelt:
+        warnings.warn(
+            f"the probed steps of samples {unfelt[:8]} do not move their losses: their relative norms are undefined "
+            "and left out (num_undefined_relative_norms); pass the right `lengths` if they are padded",
+            stacklevel=2,
+        )
+    return _rows(gradient, probed, max_lags) if lengths is None else _rows_by_own_end(gradient, probed, max_lags)
+
+
+def _input_gradient(
+    module: nn.Module, x: Tensor, loss: Loss, probed: Int[np.ndarray, " B"], has_surrogate_gradients: bool
+) -> Tensor:
+    def call(inputs: Tensor) -> Any:
+        with same_draws():
+            return module(inputs.clone())  # which it may overwrite
+
+    def losses_of(inputs: Tensor) -> Tensor:
+        return loss(call(inputs))
+
+    outputs = call(x)
+    seen = apart(outputs)
+    losses = checked_losses(loss(seen), len(x))
+    refuse_interaction(losses, [x], module)
+    (gradient,) = torch.autograd.grad(losses.sum(), x, retain_graph=True)
+    refuse_batch_as_time(call, x, module)
+    refuse_lower_precision(losses, tensors_of(outputs), x.dtype)
+    shorter = refuse_kept_state(module, lambda: tensors_of(call(x)), _shorter(call, x), tensors_of(outputs))
+    read = tensors_of(seen)
+    refuse_other_steps(losses, read, step_dimensions(read, shorter, *x.shape[:2]), probed)
+    if not has_surrogate_gradients:
+        refuse_untrue_gradient(losses_of, [x], "steps")
+    return gradient
+
+
+def _shorter(call: Callable[[Tensor], Any], x: Tensor) -> Callable[[], list[Tensor]]:
+    return lambda: tensors_of(call(x[:, : max(1, x.shape[1] - 1)]))
+
+
+def _rows(gradient: Float[Tensor, "B N D"], probed: Int[np.ndarray, " B"], max_lags: int) -> pd.DataFrame:
+    steps = reported_steps(gradient.shape[1], int(probed[0]), max_lags, has_later_steps=True)
+    return table_rows(PROFILE, profile_rows(gradient, int(probed[0]), steps))
+
+
+def _rows_by_own_end(gradient: Float[Tensor, "B N D"], lengths: Int[np.ndarray, " B"], max_lags: int) -> pd.DataFrame:
+    """Rows of padded samples, all ending at one step, lag by lag over those that reach it."""
+    longest = int(lengths.max())
+    own = torch.zeros_like(gradient[:, :longest])
+    for sample, length in enumerate(lengths.tolist()):
+        own[sample, longest - length :] = gradient[sample, :length]
+    steps = np.array(reported_steps(longest, longest, max_lags, has_later_steps=False))
+    num_reaching = (lengths[:, None] > longest - steps).sum(axis=0)
+    frames = []
+    for number in sorted(set(num_reaching.tolist()), reverse=True):
+        block = steps[num_reaching == number]
+        reaches = torch.from_numpy(lengths > longest - block[0]).to(gradient.device)
+        frames.append(table_rows(PROFILE, profile_rows(own[reaches], longest, block.tolist())))
+    return pd.concat(frames, ignore_index=True)
 
 
 def state_gradient_profile(
@@ -94,22 +163,29 @@ def state_gradient_profile(
     loss: Loss,
     *,
     cuts: Sequence[int] | None = None,
-    initial_state: Tensor | State | None = None,
+    initial_state: Any = None,
+    lengths: Any = None,
     dtype: torch.dtype = torch.float64,
+    has_surrogate_gradients: bool = False,
 ) -> pd.DataFrame:
     r"""Norm of ∂L_b/∂s_t per lag for a recurrent cell, with respect to the states that the recurrence consumed.
 
     The cell is run over `inputs` one segment at a time and the loss is felt through its last output alone: t* = N.
+    It is checked as the module of `input_gradient_profile` is.
 
     Args:
         cell: a gradhorizon `Recurrent` cell, ``torch.nn.RNNCell``, ``LSTMCell`` or ``GRUCell``, ``torch.nn.RNN``,
             ``LSTM`` or ``GRU`` of one layer and one direction, or any module called as ``cell(x_t, state)`` that
-            returns the next state, a tensor or a tuple of tensors, whose first one is its output.
+            returns the next state, whose first tensor is its output, or the pair (output, next state).
         inputs: shape (B, N, D), batch first also where the module's ``batch_first`` is False.
         loss: maps the last output, shape (B, H), to one loss per sample, shape (B,).
         cuts: t in 0 … N at which the state gradient is read; N and 32 log-spaced lags if omitted.
-        initial_state: s_0, one tensor (B, …) per component; zeros if omitted, but required for a module of your own.
+        initial_state: s_0, one tensor (B, …) or a tuple, list or dict of them, nested as the cell takes it; zeros if
+            omitted, but required for a module of your own.
+        lengths: of padded samples, as in `input_gradient_profile`: the last output of each is that at its own end, and
+            ``t`` and `cuts` are those of the longest.
         dtype: precision of the copy.
+        has_surrogate_gradients: as in `input_gradient_profile`.
 
     Returns:
         Rows as in the table ``state_gradients`` of an experiment: one per ``part`` (through_time, direct, total),
@@ -120,7 +196,8 @@ def state_gradient_profile(
     Raises:
         TypeError: a module that is no recurrent cell, or inputs that are not floating point.
         ValueError: inputs of another shape or not finite, several layers or directions, a loss that is not one number
-            per sample, samples that interact, or cuts outside the sequence.
+            per sample, samples that interact, a state written in place, kept between calls, detached or of lower
+            precision, or cuts outside the sequence.
 
     Example:
         >>> profile = state_gradient_profile(
@@ -129,108 +206,25 @@ def state_gradient_profile(
         >>> profile.query("part == 'total' and component == 'all'")["lag"].tolist()
         [50, 25, 0]
     """
-    _check_inputs(inputs)
-    input_len = inputs.shape[1]
+    check_inputs(inputs)
+    ends = probed_steps(None, lengths, *inputs.shape[:2])
+    longest = int(ends.max())
     if cuts is None:
-        cuts = [input_len - lag for lag in log_spaced_lags(input_len, 32)]
-    state = None if initial_state is None else _checked_state(initial_state, inputs.shape[0], dtype)
-    with _measured_copy(cell, inputs, dtype) as measured:
+        cuts = [longest - lag for lag in log_spaced_lags(longest, 32)]
+    if not all(0 <= t <= longest for t in cuts):
+        raise ValueError(f"`cuts` must lie in 0 … {longest}, got {min(cuts)} … {max(cuts)}")
+    # t* is always kept: its total gradient is what every other one is divided by.
+    lags = [longest - t for t in sorted({*cuts, longest})]
+    state = None if initial_state is None else flat_state(initial_state, inputs, dtype)
+    with measured_copy(cell, inputs, dtype) as measured:
         recurrent = as_recurrent(measured, inputs.shape[2], initial_state)
-        state = recurrent.initial_state(inputs.shape[0]) if state is None else state
-        # t* is always kept: its total gradient is what every other one is divided by.
-        rows = _state_rows(recurrent, inputs.detach().to(dtype), state, loss, sorted({*cuts, input_len}))
+        with said_in_one_line(measured, dtype):
+            state = recurrent.initial_state(inputs.shape[0]) if state is None else state
+            x = _leaf(inputs.to(dtype))
+            rows = state_rows(recurrent, x, state, loss, lags, ends, has_surrogate_gradients)
     return rows[rows["t"].isin(list(cuts))].reset_index(drop=True)
 
 
-def _state_rows(cell: Recurrent, x: Tensor, state: State, loss: Loss, cuts: list[int]) -> pd.DataFrame:
-    input_len = x.shape[1]
-    trajectory = unroll(cell, x, tuple(map(_leaf, state)), cuts=cuts, output_steps=[input_len])
-    last_projected = select_step(cell.project(x[:, -1:], input_len - 1), 0)
-    losses = _checked_losses(loss(cell.output(last_projected, trajectory.final_state)), len(x))
-    parts = list(chain.from_iterable(trajectory.states))
-    _refuse_interaction(losses, parts)
-    found = torch.autograd.grad(losses.sum(), parts, materialize_grads=True)
-    by_component = [_stack(found[index :: len(state)]) for index in range(len(state))]
-    is_probed = torch.tensor([t == input_len for t in cuts], device=x.device)[:, None]
-    return state_gradient_rows(
-        list(cell.state_shapes),
-        cuts,
-        [input_len - t for t in cuts],
-        # Only the output consumed the state at t*, and nothing but the recurrence the earlier ones.
-        [gradient.masked_fill(is_probed, 0.0) for gradient in by_component],
-        [gradient.masked_fill(~is_probed, 0.0) for gradient in by_component],
-    )
-
-
-def _leaf(part: Tensor) -> Tensor:
-    return part.detach().clone().requires_grad_()
-
-
-def _stack(gradients: Sequence[Tensor]) -> Float[Tensor, "B C S"]:
-    return torch.stack([gradient.reshape(len(gradient), -1) for gradient in gradients], dim=1)
-
-
-def _checked_state(state: Tensor | State, batch_size: int, dtype: torch.dtype) -> State:
-    parts = (state,) if isinstance(state, Tensor) else tuple(state)
-    for part in parts:
-        if part.ndim < 2 or len(part) != batch_size:  # noqa: PLR2004
-            raise ValueError(
-                f"`initial_state` must be tensors of shape ({batch_size}, features), got {tuple(part.shape)}"
-            )
-    return tuple(part.detach().to(dtype) for part in parts)
-
-
-@contextmanager
-def _measured_copy(module: Any, inputs: Tensor, dtype: torch.dtype) -> Iterator[nn.Module]:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"a torch.nn.Module is measured, got {type(module).__name__}; wrap a function in a module")
-    try:
-        measured = copy.deepcopy(module).to(dtype).eval()
-    except RuntimeError as error:
-        raise ValueError(
-            f"a copy of the module is measured, and {type(module).__name__} cannot be copied ({error}); drop what an "
-            "earlier forward pass stored on it, or pass a freshly built module"
-        ) from error
-    cuda = [inputs.device] if inputs.device.type == "cuda" else []
-    # cuDNN refuses a backward pass in evaluation mode; the native kernels do not.
-    with torch.random.fork_rng(devices=cuda), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        yield measured
-
-
-def _check_inputs(inputs: Tensor) -> None:
-    if inputs.ndim != 3:  # noqa: PLR2004
-        raise ValueError(f"`inputs` must have shape (batch, steps, features), got {tuple(inputs.shape)}")
-    if 0 in inputs.shape:
-        raise ValueError(f"`inputs` must hold at least one sample, step and feature, got shape {tuple(inputs.shape)}")
-    if not inputs.is_floating_point():
-        raise TypeError(f"`inputs` must be floating point to have gradients, got {inputs.dtype}; embed or one-hot them")
-    if not inputs.isfinite().all():
-        raise ValueError(f"`inputs` must be finite, got {int((~inputs.isfinite()).sum())} infinite or NaN entries")
-
-
-def _checked_losses(losses: Any, batch_size: int) -> Tensor:
-    if not isinstance(losses, Tensor) or losses.shape != (batch_size,):
-        got = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
-        raise ValueError(
-            f"`loss` must return one number per sample, shape ({batch_size},), got {got}. A mean over the batch would "
-            "divide every gradient by its size: use reduction='none' and reduce over all dimensions but the first"
-        )
-    if not losses.requires_grad:
-        raise ValueError(
-            "`loss` must depend on the inputs, got a tensor without gradient; look for a detach or no_grad"
-        )
-    return losses
-
-
-def _refuse_interaction(losses: Tensor, tensors: Sequence[Tensor]) -> None:
-    # The last one: a module that takes the batch for time lets later samples see earlier ones, not the reverse.
-    found = torch.autograd.grad(losses[-1], tensors, retain_graph=True, allow_unused=True)
-    of_others = [gradient[:-1] for gradient in found if gradient is not None]
-    if not of_others:
-        raise ValueError("`loss` must depend on the inputs, got one that does not; check which output it reads")
-    # Where parameters are NaN, 0 · NaN reaches every sample: that is counted, not refused.
-    if any(bool((gradient.isfinite() & (gradient != 0)).any()) for gradient in of_others):
-        raise ValueError(
-            "samples must not interact, got a loss of the last sample that depends on others. A module without "
-            "batch_first=True takes the batch for time; norms over the batch mix samples too"
-        )
+def _leaf(tensor: Tensor) -> Tensor:
+    # Contiguous memory of its own, whatever the caller expanded, transposed or made in inference mode.
+    return tensor.detach().clone(memory_format=torch.contiguous_format).requires_grad_()

@@ -1,0 +1,1 @@
+"""Tests of the library calls on modules of anybody's."""
