@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.arguments import check_arguments
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
 from gradhorizon.ensemble import kept_rng
+from gradhorizon.failures import reason_of
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
@@ -110,9 +111,9 @@ def _as_config_error(group: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         cause = error.__cause__
-        words = str(cause) if isinstance(cause, ValueError) else str(error)
-        raise ConfigError(f"{group}: {words}") from error
+        has_said_all = isinstance(cause, ValueError) and str(cause).strip()
+        raise ConfigError(f"{group}: {cause if has_said_all else ' '.join(str(error).split())}") from error
     except (ValueError, TypeError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{group}: {error}") from error
+        raise ConfigError(f"{group}: {error if str(error).strip() else reason_of(error)}") from error
     except Exception as error:
-        raise ConfigError(f"{group}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{group}: {reason_of(error)}") from error

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gradhorizon.launcher.failures import Failure
 
 from gradhorizon.launcher import failures
-from gradhorizon.launcher.failures import Failure
 from gradhorizon.launcher.process import Report
 from gradhorizon.records import RecordsError, read_json, write_json
 
