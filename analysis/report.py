@@ -62,7 +62,7 @@ def html(cohort: Cohort) -> str:
         "bundle": _bundle(),
         "panels": _json(specs),
         "subtitle": escape(_subtitle(cohort)),
-        "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table)),
+        "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table, provenance.unseen(cohort))),
         "chips": "".join(_chip(row) for row in records(cohort.look)),
         "verdicts": _verdict_tables(table, cohort.look),
         "sections": _sections(sections),
@@ -166,9 +166,10 @@ def _figure(panel: Panel, number: int) -> str:
 
 def _absent(cohort: Cohort) -> str:
     table = provenance.absent(cohort, TABLES)
-    return (
-        _table(table) if len(table) else "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
-    )
+    if not len(table):
+        return "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
+    counts = f"<p>{'. '.join(map(escape, cohort.sweep.summary))}.</p>" if cohort.sweep.open_members else ""
+    return f"{counts}{_table(table)}"
 
 
 def _provenance(cohort: Cohort) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import asked, stopping
 from gradhorizon.config import ConfigError
@@ -183,4 +183,8 @@ def _is_sweep() -> bool:
 
 
 def _overrides() -> list[str]:
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    if not HydraConfig.initialized():
+        return []
+    # As they were written: an interpolation in one of them may be what is wrong.
+    raw = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(item) for item in raw]

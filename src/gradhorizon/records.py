@@ -17,7 +17,6 @@ Imports neither torch nor Hydra, so that reading records is cheap.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from gradhorizon.record_files import (
     write_json,
     write_parquet,
 )
+from gradhorizon.sweep_state import run_folders
 from gradhorizon.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
 
 __all__ = [
@@ -235,12 +235,7 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
 
 
 def _run_sheets(folder: Path) -> list[Path]:
-    found = []
-    for at, inner, names in os.walk(folder):  # which passes over folders that vanish meanwhile
-        if "run.json" in names:
-            found.append(Path(at) / "run.json")
-            inner.clear()
-    return found
+    return [sheet for run in run_folders(folder) if (sheet := run / "run.json").is_file()]
 
 
 def _seeds(run: dict[str, Any], folder: Path) -> list[int]:

@@ -66,11 +66,10 @@ def tracebacks(look: SweepLook) -> list[Text]:
 
 
 def _summary(look: SweepLook) -> Iterator[Text]:
-    num = len(look.runs)
-    known = "asked for" if look.num_runs["missing"] else "started so far"
-    yield Text.assemble((f"{num} run{'s' * (num != 1)} {known}: ", "bold"), look.counts)
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in look.num_outcomes.items())
-    yield Text(f"{look.num_done} of {look.num_members} members done: {ended}")
+    runs, members = look.summary
+    head, colon, counts = runs.partition(": ")
+    yield Text.assemble((f"{head}{colon}", "bold"), counts)
+    yield Text(members)
     facts = [] if look.steps_per_s is None else [f"{_speed(look.steps_per_s)} of all runs together"]
     if num_late := look.num_finished_last_hour:
         facts.append(f"{num_late} run{'s' * (num_late != 1)} finished in the last hour")

@@ -32,6 +32,27 @@ _MEMBER_NAME = re.compile(r"seed-\d+")
 
 
 @dataclass(frozen=True)
+class OpenMember:
+    """A member that is not finished.
+
+    Attributes:
+        run: its run.
+        seed: its seed, None if the run broke before anybody knew its members.
+        status: that of its run, but missing if it never began.
+        why: why it is not finished, in one line; empty if nothing is known but the status.
+    """
+
+    run: RunLook
+    seed: int | None
+    status: str
+    why: str
+
+
+def _status_of(run: RunLook, member: MemberLook | None) -> str:
+    return "missing" if member is not None and member.is_missing else run.status
+
+
+@dataclass(frozen=True)
 class SweepLook:
     """All runs at one moment.
 
@@ -86,9 +107,27 @@ class SweepLook:
         return max(steps / self.steps_per_s, *(run.left_s or 0.0 for run in self.runs))
 
     @property
-    def counts(self) -> str:
-        """Runs by status, in words; the words of every figure and report, too."""
-        return ", ".join(f"{count} {status}" for status, count in self.num_runs.items() if count)
+    def summary(self) -> tuple[str, str]:
+        """How many runs and members there are and how they stand, in the words of status, figures and report."""
+        num = len(self.runs)
+        known = "asked for" if self.num_runs["missing"] else "started so far"
+        counts = ", ".join(f"{count} {status}" for status, count in self.num_runs.items() if count)
+        ended = ", ".join(f"{count} {outcome}" for outcome, count in self.num_outcomes.items())
+        return (
+            f"{num} run{'s' * (num != 1)} {known}: {counts}",
+            f"{self.num_done} of {self.num_members} members done: {ended}",
+        )
+
+    @property
+    def open_members(self) -> list[OpenMember]:
+        """All that is not finished, member by member; a run that broke and names no members counts once."""
+        return [
+            OpenMember(run, None if member is None else member.seed, _status_of(run, member), run.why)
+            for run in self.runs
+            if run.status != "finished"
+            for member in (run.members or [None])
+            if member is None or not member.is_finished
+        ]
 
     @property
     def is_over(self) -> bool:
@@ -151,15 +190,13 @@ def _found(root: Path) -> Iterator[Path]:
     if root.name == SWEEPS_FOLDER:
         yield root
         return
-    if _RUN_NAME.fullmatch(root.name):
-        yield root
-        return
     entries: list[os.DirEntry[str]] = []
     with suppress(OSError), os.scandir(root) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     folders = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
     has_members = any(_MEMBER_NAME.fullmatch(entry.name) for entry in folders)
-    if has_members or any(entry.name == "run.json" for entry in entries):
+    is_named = _RUN_NAME.fullmatch(root.name) and not folders  # an experiment may be called so, too
+    if has_members or is_named or any(entry.name in ("run.json", FAILURE_FILE) for entry in entries):
         yield root
         return
     for entry in folders:

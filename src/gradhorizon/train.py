@@ -163,11 +163,8 @@ def _num_mps() -> int:
 
 
 def _readable_name(run: RunConfig) -> str:
-    return runs.readable_name(run, task_name(run), _overrides())
-
-
-def _overrides() -> list[str]:
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return runs.readable_name(run, task_name(run), overrides)
 
 
 def task_name(run: RunConfig) -> str:
