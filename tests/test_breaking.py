@@ -18,6 +18,8 @@ import pytest
 from analysis import figures, report
 from analysis.cohort import read_cohort
 from gradhorizon import status
+from gradhorizon.locks import members_locked
+from gradhorizon.sweep_state import run_folders
 from tests.runs_on_disk import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +50,7 @@ PHASES = {
     "evaluate-raise": "validation at step 0", "training_step@0-run_out": "training step 0",
     "training_step@3-base": "training step 3",
 }  # fmt: skip
+WAYS_AXIS = "+model.cell.way=none-none,training_step@1-die"
 NEEDS = {"submitit_local": "hydra_plugins.hydra_submitit_launcher"}
 
 
@@ -142,7 +145,7 @@ def test_what_never_began_is_missing_until_another_launch_has_finished_it(
 ) -> None:
     """A run before dies with its whole sweep under the basic launcher, and alone under the local one."""
     sweep = ("-m", f"hydra/launcher={launcher}", *BREAKING)
-    died = launch(tmp_path, *sweep, "+model.cell.way=none-none,training_step@1-die", "seq_len=8,9")
+    died = launch(tmp_path, *sweep, WAYS_AXIS, "seq_len=8,9")
     assert died.returncode != 0
     statuses = Counter(run["status"] for run in document(capsys, tmp_path / "runs")["runs"])
     assert (
@@ -152,7 +155,27 @@ def test_what_never_began_is_missing_until_another_launch_has_finished_it(
     assert status.main([str(tmp_path / "runs"), "--once"]) == 1
     capsys.readouterr()
     assert_tellers_agree(tmp_path / "runs", tmp_path / "out", capsys)
-    copy = tmp_path / "elsewhere" / "copy"
-    copy.parent.mkdir()
-    (tmp_path / "runs" / "default").rename(copy)
-    assert Counter(run["status"] for run in document(capsys, copy)["runs"]) == statuses
+    capsys.readouterr()
+
+    (tmp_path / "healed").touch()
+    other = {"basic": "local", "local": "basic"}[launcher]
+    again = launch(tmp_path, "-m", f"hydra/launcher={other}", *BREAKING, WAYS_AXIS, "seq_len=8,9")
+    assert again.returncode == 0, again.stderr
+    assert document(capsys, tmp_path / "runs")["totals"]["runs"]["finished"] == 4
+    assert status.main([str(tmp_path / "runs"), "--failed"]) == 0
+    assert capsys.readouterr().out == "no run has failed\n"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_left_to_another_process_is_told_by_joblibs_exit_code_too(tmp_path: Path) -> None:
+    sweep = ("-m", "hydra/launcher=joblib", *BREAKING, "seq_len=8,9")
+    first = launch(tmp_path, *sweep, "plan=true")
+    assert "plan of 2 runs: 0 members are done, 2 would be trained" in first.stderr
+    assert not (tmp_path / "runs").exists()
+    assert launch(tmp_path, *BREAKING, "num_steps=2").returncode == 0
+    (folder,) = run_folders(tmp_path / "runs")
+    (folder / "seed-0" / "member.json").unlink()
+    with members_locked(folder, [0]):
+        result = launch(tmp_path, *sweep, "num_steps=2")
+    assert result.returncode == 75
+    assert "1 of 2 runs skipped: other processes are at them" in result.stderr

@@ -186,5 +186,5 @@ def _overrides() -> list[str]:
     if not HydraConfig.initialized():
         return []
     # As they were written: an interpolation in one of them may be what is wrong.
-    raw = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    raw: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [str(item) for item in raw]

@@ -125,7 +125,7 @@ class SweepLook:
             OpenMember(run, None if member is None else member.seed, _status_of(run, member), run.why)
             for run in self.runs
             if run.status != "finished"
-            for member in (run.members or [None])
+            for member in (run.members or (None,))
             if member is None or not member.is_finished
         ]
 

@@ -146,8 +146,8 @@ def failed_runs(returns: Sequence[JobReturn], names: Sequence[str]) -> Iterator[
     for done, title in zip(returns, names, strict=True):
         if done.status == JobStatus.FAILED:
             error = cast("BaseException", done._return_value)  # noqa: SLF001, the property would raise it
-            is_told = isinstance(error, RunError) and error.reason
-            yield FailedRun(title, error.reason if is_told else reason_of(error), getattr(error, "folder", None))
+            reason, folder = (error.reason, error.folder) if isinstance(error, RunError) else ("", None)
+            yield FailedRun(title, reason or reason_of(error), folder)
 
 
 def _conclude(returns: Sequence[JobReturn], names: Sequence[str]) -> None:
