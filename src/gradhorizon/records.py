@@ -9,6 +9,7 @@ A member (one seed of a run) owns a folder::
             records/<table>.parquet                       once finished, or
             records/<table>/<first step>-<last step>.parquet   parts, while it trains
 
+Beside the runs, ``runs/<experiment>/sweeps/`` holds what sweeps have asked for (`gradhorizon.asked`).
 Parts are written by atomic rename just before the checkpoint that they belong to. On resume, parts that are later
 than the checkpoint are set aside (renamed ``*.aside``), never counted twice and never deleted.
 Imports neither torch nor Hydra, so that reading records is cheap.
