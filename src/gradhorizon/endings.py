@@ -54,7 +54,7 @@ def marked(folder: Path, seeds: Iterable[int]) -> Iterator[None]:
         seeds: members that are trained.
 
     Raises:
-        RunFailedError: something else than a configuration or the records was wrong; an exit is no exception to it.
+        RunFailedError: it had started, or something else than a configuration or the records was wrong.
         KeyboardInterrupt: Lightning has made an exit of it.
     """
     try:
@@ -66,7 +66,7 @@ def marked(folder: Path, seeds: Iterable[int]) -> Iterator[None]:
             raise
         _mark(folder, seeds, error)
         attach(error, "folder", folder)
-        if isinstance(error, ConfigError | RecordsError):
+        if isinstance(error, ConfigError | RecordsError) and not attached(error, "has_started"):
             raise
         where = f"; its traceback is in {folder / 'log.txt'}"
         broken = RunFailedError(f"{folder.name} failed: {reason_of(error)}{where}")

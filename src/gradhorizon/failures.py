@@ -119,7 +119,8 @@ def attach(error: BaseException, name: str, value: Any) -> None:
 
     Args:
         error: on its way.
-        name: of the fact: phase, folder (of the run), is_logged (with its traceback, in the run's own log).
+        name: of the fact: phase, reason, folder (of the run), has_started (training), is_logged (with its traceback, in
+            the run's own log).
         value: the fact.
     """
     with suppress(AttributeError, TypeError):

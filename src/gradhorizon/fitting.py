@@ -19,7 +19,7 @@ from gradhorizon import runs
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.endings import is_interruption
 from gradhorizon.ensemble import Ensemble, Member
-from gradhorizon.failures import phase
+from gradhorizon.failures import attach, phase
 from gradhorizon.locks import members_locked
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
@@ -95,6 +95,7 @@ def fit(
             _say_cost_of_measuring(measuring_s, sheet.wall_s)
         except BaseException as error:
             status = "running" if is_interruption(error) else "failed"
+            attach(error, "has_started", True)
             raise
         finally:
             outcomes = _written(sheet, status, measuring_s)

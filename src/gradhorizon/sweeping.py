@@ -30,6 +30,7 @@ Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 """Overrides of each run, and the number of the first -> what came of each."""
 
 _DEVICES = ("cpu", "cuda", "mps")
+_MOST_SEEDS = 10_000  # that are written down of a run whose configuration is wrong
 
 
 def sweep(
@@ -124,9 +125,6 @@ def asked_run(cfg: DictConfig, title: str, overrides: Sequence[str]) -> AskedRun
     return AskedRun(
         key, title, own, identities, name, seeds, str(run.model["label"]), task, run.seq_len, run.num_steps
     )  # fmt: skip
-
-
-_MOST_SEEDS = 10_000
 
 
 def _known(cfg: DictConfig, key: str, kind: type) -> Any:

@@ -27,6 +27,7 @@ NUM_FINISHED = 8
 SCAN = """
 import sys
 import hydra_plugins.gradhorizon_local.local_launcher
+import hydra_plugins.gradhorizon_sweep.sweeper
 print([name for name in ("torch", "pytorch_lightning", "pandas", "gradhorizon") if name in sys.modules])
 """
 
