@@ -175,7 +175,9 @@ def told(error: BaseException, cfg: DictConfig) -> Skipped:
             record_without_folder(cfg, _overrides(), reason, traceback_of(error), phase)
         # Its place in the sweep first: under some launchers, lines of several runs mingle.
         log.error("  #%s FAILED: %s", HydraConfig.get().job.num, reason)
-    raise RunError(f"Error: {reason_of(error)}", reason, folder) from error
+    is_plain = folder is not None or isinstance(error, ConfigError | RecordsError)
+    where = "" if is_plain else "; hydra.verbose=true shows where"
+    raise RunError(f"Error: {reason_of(error)}{where}", reason, folder) from error
 
 
 def _is_sweep() -> bool:
