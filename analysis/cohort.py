@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.naming import series_names
 from gradhorizon.absent_tables import remedy
 from gradhorizon.records import RecordsError, Runs, read_runs
+from gradhorizon.sweep_state import SweepLook, SweepReader
 
 MEMBER = ["experiment", "run", "seed"]
 """Columns that name a member."""
@@ -35,11 +36,13 @@ class Cohort:
             one model on one task and length differ in their configuration.
         runs: what was read.
         look: one row per series in drawing order: series, color, marker.
+        sweep: what the disk tells of all runs, those too that have recorded nothing.
     """
 
     members: pd.DataFrame
     runs: Runs
     look: pd.DataFrame
+    sweep: SweepLook = field(default_factory=lambda: SweepLook([], 0.0))
 
     @lru_cache(maxsize=8)  # noqa: B019, a cohort lives as long as its program
     def table(self, name: str) -> pd.DataFrame:
@@ -66,7 +69,7 @@ class Cohort:
 
     @property
     def unfinished(self) -> pd.DataFrame:
-        """Members that are still running or failed."""
+        """Members that are not finished, of those that have recorded something; all of them: `sweep.open_members`."""
         return self.members[self.members["status"] != "finished"]
 
 
@@ -80,8 +83,14 @@ def read_cohort(folders: Sequence[Path | str], *, is_partial: bool = False) -> C
     Raises:
         RecordsError: nothing to read, or members that are missing, each of them listed.
     """
-    runs = read_runs(folders)
-    cohort = with_looks(runs)
+    sweep = SweepReader([Path(folder).resolve() for folder in folders]).read()
+    try:
+        runs = read_runs(folders)
+    except RecordsError as error:
+        if not sweep.open_members:
+            raise
+        raise RecordsError("\n".join([str(error), sweep.summary[0], *open_lines(sweep)])) from error
+    cohort = with_looks(Runs(with_statuses(runs.members, sweep), runs.chance), sweep)
     if not is_partial:
         _refuse_missing(cohort)
     return cohort
@@ -101,15 +110,13 @@ def absence(cohort: Cohort, tables: Sequence[str]) -> str:
 
 
 def _refuse_missing(cohort: Cohort) -> None:
-    unfinished = cohort.unfinished
-    problems = [
-        f"  {name}: {status}" for name, status in zip(member_names(unfinished), unfinished["status"], strict=True)
-    ]
+    problems = open_lines(cohort.sweep)
     if problems:
         listed = "\n".join(problems)
         raise RecordsError(
-            f"{len(problems)} records are missing:\n{listed}\n"
-            "launch the sweep again to complete them, or pass --partial to go on without"
+            f"{len(problems)} records are missing:\n{listed}\n{'; '.join(cohort.sweep.summary)}\n"
+            "launch the sweep again to complete them, or pass --partial to go on without; what is no longer wanted is "
+            "forgotten with the failed run's folder, or the sweep's file in sweeps/"
         )
 
 
@@ -127,10 +134,26 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def with_looks(runs: Runs) -> Cohort:
-    """`runs` with a label, colour and marker for every curve."""
+def with_statuses(members: pd.DataFrame, sweep: SweepLook) -> pd.DataFrame:
+    """`members` with the status that ``gradhorizon-status`` gives to those that are not finished."""
+    known = {str(one.run.folder / f"seed-{one.seed}"): one.status for one in sweep.open_members}
+    told = zip(members["folder"], members["status"], strict=True)
+    return members.assign(status=[known.get(folder, status) for folder, status in told])
+
+
+def open_lines(sweep: SweepLook) -> list[str]:
+    """A line for each member that is not finished: its name, its status, and why."""
+    return [
+        f"  {one.run.experiment}/{one.run.folder.name}{'' if one.seed is None else f'/seed-{one.seed}'}: "
+        f"{': '.join(filter(None, (one.status, one.why)))}"
+        for one in sweep.open_members
+    ]
+
+
+def with_looks(runs: Runs, sweep: SweepLook) -> Cohort:
+    """`runs` with a label, colour and marker for every curve, and what the disk tells of all."""
     members = runs.members.assign(series=series_names(runs.members))
-    return Cohort(members, runs, _look(members))
+    return Cohort(members, runs, _look(members), sweep)
 
 
 def _look(members: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis import command_line, gradient_profile, report, sequence_length_scaling, training_curves, verdicts
-from analysis.cohort import Cohort
+from analysis import (
+    command_line,
+    gradient_profile,
+    provenance,
+    report,
+    sequence_length_scaling,
+    training_curves,
+    verdicts,
+)
+from analysis.cohort import Cohort, open_lines
 from analysis.findings import findings
 from gradhorizon.records import AbsentTableError
 
@@ -35,8 +43,11 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
     verdicts.show(table)
     console = Console(width=verdicts.TERMINAL_WIDTH, highlight=False)
     console.print("What was found", style="bold")
-    for sentence in findings(table):
+    for sentence in findings(table, provenance.unseen(cohort)):
         console.print(f"• {sentence}", markup=False)
+    if cohort.sweep.open_members:
+        console.print("\nWhat is missing", style="bold")
+        console.print("\n".join((*cohort.sweep.summary, *open_lines(cohort.sweep))), markup=False, soft_wrap=True)
     console.print("\nWhich files to open", style="bold")
     profiles = [path for path in drawn if path.suffix == ".png" and path.name.startswith("gradient_profile")]
     return [*tables[1:], *profiles, *pages]

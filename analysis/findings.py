@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,18 +14,19 @@ from analysis.growth import MIN_SEEDS
 Row = dict[str, Any]
 
 
-def findings(table: pd.DataFrame) -> list[str]:
+def findings(table: pd.DataFrame, unseen: Sequence[str] = ()) -> list[str]:
     """Three to five sentences about reach at init, reach after training, solving, divergence and certainty.
 
     Args:
         table: of `analysis.verdicts.summarise`.
+        unseen: names of members that are asked for and have recorded nothing, of which the table knows nothing.
     """
     rows = records(table)
     sentences = [
         _reach(rows, "init", "At init"),
         _reach(rows, "trained", "After training"),
         _solved(rows),
-        _lost(rows),
+        _lost(rows, unseen),
         _certainty(rows),
     ]
     return [sentence for sentence in sentences if sentence]
@@ -85,15 +86,16 @@ def _count(rows: list[Row], name: str, model: str) -> int:
     return sum(row[name] for row in rows if row["series"] == model)
 
 
-def _lost(rows: list[Row]) -> str:
+def _lost(rows: list[Row], unseen: Sequence[str]) -> str:
     parts = []
     for name, words in (
         ("num_diverged", "diverged and left the numbers after training"),
         ("num_unfinished", "had not finished"),
     ):
-        count = sum(row[name] for row in rows)
+        others = unseen if name == "num_unfinished" else ()
+        count = sum(row[name] for row in rows) + len(others)
         if count:
-            models = _listed(sorted({row["series"] for row in rows if row[name]}))
+            models = _listed(sorted({row["series"] for row in rows if row[name]} | set(others)))
             parts.append(f"{count} {'member' if count == 1 else 'members'} {words} ({models})")
     return f"{'; '.join(parts)}." if parts else ""
 

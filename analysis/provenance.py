@@ -44,16 +44,39 @@ def versions(cohort: Cohort) -> dict[str, str]:
 
 
 def absent(cohort: Cohort, tables: tuple[str, ...]) -> pd.DataFrame:
-    """Members that are unfinished, diverged, or lack one of `tables`: series, task, seq_len, seed, what."""
-    parts = [(cohort.unfinished, None), (cohort.diverged, "diverged at step {step:.0f}")]
+    """Members that failed, are missing or unfinished, diverged, or lack one of `tables`.
+
+    Columns: series, task, seq_len, seed, what.
+    """
+    parts = [(cohort.diverged, "diverged at step {step:.0f}")]
     parts += [(cohort.runs.members_without(table), f"no {table} recorded") for table in tables]
-    rows = []
+    rows = _open_rows(cohort)
     for members, words in parts:
         named = members[MEMBER].merge(cohort.members, on=MEMBER)
         for row in named.itertuples():
-            what = row.status if words is None else words.format(step=row.outcome_step)
-            rows.append((row.series, row.task, row.seq_len, row.seed, what))
+            rows.append((row.series, row.task, row.seq_len, row.seed, words.format(step=row.outcome_step)))
     return pd.DataFrame(rows, columns=["series", "task", "seq_len", "seed", "what"])
+
+
+def unseen(cohort: Cohort) -> list[str]:
+    """Models of the members that are asked for and have recorded nothing, once for each."""
+    seen = set(cohort.members["folder"])
+    return [
+        one.run.model or one.run.folder.name
+        for one in cohort.sweep.open_members
+        if str(one.run.folder / f"seed-{one.seed}") not in seen
+    ]
+
+
+def _open_rows(cohort: Cohort) -> list[tuple[Any, ...]]:
+    series = dict(zip(cohort.members["folder"], cohort.members["series"], strict=True))
+    rows: list[tuple[Any, ...]] = []
+    for one in cohort.sweep.open_members:
+        run, seed = one.run, "" if one.seed is None else one.seed
+        name = series.get(str(run.folder / f"seed-{seed}"), f"{run.model or run.folder.name} {run.variant}".strip())
+        what = ": ".join(filter(None, (one.status, one.why)))
+        rows.append((name, run.task or "", "" if run.seq_len is None else run.seq_len, seed, what))
+    return rows
 
 
 def _run_row(members: pd.DataFrame) -> dict[str, Any]:

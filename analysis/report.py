@@ -80,7 +80,7 @@ def html(cohort: Cohort) -> str:
         "bundle": _bundle(),
         "panels": _json(specs),
         "subtitle": escape(_subtitle(cohort)),
-        "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table)),
+        "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table, provenance.unseen(cohort))),
         "chips": "".join(_chip(row) for row in records(cohort.look)),
         "verdicts": _verdict_tables(table, cohort.look, sketches),
         "sections": _sections(sections),
@@ -197,7 +197,9 @@ def _absent(cohort: Cohort) -> str:
     table, words = provenance.absent(cohort, TABLES), absence(cohort, TABLES)
     if not len(table):
         return "<p>Nothing: every member finished, none diverged, and all was recorded.</p>"
-    return f"<p>{escape(words[:1].upper() + words[1:])}</p>{_table(table)}" if words else _table(table)
+    counts = f"{'. '.join(cohort.sweep.summary)}." if cohort.sweep.open_members else ""
+    said = [f"<p>{escape(line[:1].upper() + line[1:])}</p>" for line in (counts, words) if line]
+    return f"{''.join(said)}{_table(table)}"
 
 
 def _provenance(cohort: Cohort) -> str:

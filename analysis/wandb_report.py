@@ -83,7 +83,7 @@ def build(cohort: Cohort, destination: Destination) -> Any:
             wr.H1("Question"),
             *(wr.P(f"{name}: {question(name)}") for name in names),
             wr.H1("Findings"),
-            wr.UnorderedList(items=[*findings(table)]),
+            wr.UnorderedList(items=[*findings(table, provenance.unseen(cohort))]),
             wr.H1("Verdicts"),
             *_verdict_blocks(table),
             *_grid_blocks(cohort, destination),

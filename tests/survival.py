@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gradhorizon import stopping
 from gradhorizon.records import read_json
+from gradhorizon.sweep_state import run_folders
 from tests.mirrors.recorded_points import points_of_records, points_of_server
 from tests.sweep_chaos import Chaos, Server, environment_of
 from tests.sweep_processes import Sweep
@@ -153,7 +154,7 @@ def _launch(sweep: Sweep, chaos: Chaos, story: Story) -> None:
 
 
 def _runs(folder: Path) -> list[Path]:
-    return list((folder / "runs" / "default").iterdir())
+    return list(run_folders(folder / "runs" / "default"))
 
 
 def _trained_twice(run: Path) -> list[str]:

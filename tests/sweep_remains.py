@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from gradhorizon.claims import latest_claim, server_time_s
 from gradhorizon.records import read_json
+from gradhorizon.sweep_state import run_folders
 from tests.runs_on_disk import assert_same_records
 
 _EXPECTED = re.compile(
@@ -30,7 +31,7 @@ def complaints(found: Path, undisturbed: Path, seeds: range) -> list[str]:
         undisturbed: the same experiment, trained by one process that nobody disturbed.
         seeds: members of each run.
     """
-    names, expected = ({path.name for path in folder.iterdir()} for folder in (found, undisturbed))
+    names, expected = ({path.name for path in run_folders(folder)} for folder in (found, undisturbed))
     said = [f"{name}: there is no such run" for name in expected - names]
     said += [f"{name}: there is such a run" for name in names - expected]
     for name in sorted(names & expected):

@@ -115,6 +115,7 @@ class SyntheticRun:
             "identity": self.identity,
             "chance": dict(self.chance),
             "solved_levels": dict(self.solved_levels),
+            "status": next((one for one in ("failed", "running") if one in self.outcomes), "finished"),
         }
 
     def _write_member(self, folder: Path, index: int, outcome: int | str | None) -> None:
@@ -170,7 +171,7 @@ class SyntheticRun:
                   "precision": "32", "num_threads": 1}  # fmt: skip
         return {
             "seed": seed,
-            "status": outcome if unfinished else "finished",
+            "status": "running" if unfinished else "finished",
             "outcome": None if unfinished else kind,
             "outcome_step": None if unfinished else last_step,
             "step": last_step,

@@ -14,6 +14,7 @@ import pytest
 
 from gradhorizon import stopping
 from gradhorizon.records import read_runs
+from gradhorizon.sweep_state import run_folders
 from tests.runs_on_disk import TINY, assert_same_records
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +145,7 @@ def test_a_sweep_interrupted_and_killed_completes_with_the_numbers_of_an_undistu
     result = launch(broken, *SWEEP)
     assert result.returncode == 0, result.stderr
     assert "finished, skipped: seeds 0, 1" in result.stderr
-    folders = sorted(path for path in (whole / "runs" / "default").iterdir())
+    folders = list(run_folders(whole / "runs" / "default"))
     assert len(folders) == 4
     for folder in folders:
         for seed in (0, 1):

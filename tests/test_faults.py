@@ -22,9 +22,9 @@ import pytest
 
 from gradhorizon import record_files
 from gradhorizon.config import ConfigError
+from gradhorizon.failures import RunFailedError
 from gradhorizon.record_files import put_aside, read_json, write_atomically, write_parquet
 from gradhorizon.records import METRICS, MemberRecords, RecordsError, read_member_table, read_runs
-from gradhorizon.runs import RunFailedError
 from tests.runs_on_disk import TINY, assert_same_records, run
 from tests.test_command_line import launch as command
 from tests.test_records import LEAD, rows, written

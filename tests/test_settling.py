@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from gradhorizon.claims import latest_claim
+from gradhorizon.failures import FAILURE_FILE
 from gradhorizon.locks import members_locked
 from gradhorizon.record_files import remove_orphans
 from gradhorizon.records import read_json, write_json
-from gradhorizon.runs import FAILURE_FILE
 from gradhorizon.settling import settle
 from tests.runs_on_disk import run
 

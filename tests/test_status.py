@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def look(folder: Path) -> RunLook:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    assert main([str(item) for item in arguments]) == 0
+    assert main([str(item) for item in arguments]) in (0, 1, 75)
     return capsys.readouterr().out
 
 
@@ -136,6 +136,23 @@ def test_every_state_of_a_run_is_told_from_the_disk(
     assert stamps(tmp_path) == before
 
 
+@pytest.mark.parametrize("arguments", [["--once"], ["--json"], ["--failed"]])
+@pytest.mark.parametrize(
+    ("others", "code"),
+    [
+        ((), 0), ((running,), 75), ((interrupted,), 75), ((failed,), 1), ((stale,), 1), ((truncated,), 1),
+        ((running, failed), 1),
+    ],
+)  # fmt: skip
+def test_the_exit_code_says_whether_all_is_finished_something_broke_or_more_is_to_come(
+    tmp_path: Path, others: Sequence[Callable[[Path], Path]], code: int, arguments: list[str]
+) -> None:
+    finished(tmp_path / "done")
+    for make in others:
+        make(tmp_path / make.__name__)
+    assert main([str(tmp_path), *arguments]) == code
+
+
 def test_a_running_run_tells_step_speed_place_and_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = look(running(tmp_path / "study", variant="hidden_size=128"))
     assert (run.step, run.num_steps, run.variant) == (1200, 5000, "hidden_size=128")
@@ -211,7 +228,9 @@ def test_totals_add_up_what_runs_and_what_was_left(tmp_path: Path, capsys: pytes
     finished(tmp_path / "study", model="gru")
     failed(tmp_path / "study", model="irnn")
     totals = document(capsys, tmp_path)["totals"]
-    assert totals["runs"] == {"running": 1, "failed": 1, "stale": 0, "unreadable": 0, "queued": 1, "finished": 1}
+    assert totals["runs"] == {
+        "running": 1, "failed": 1, "stale": 0, "unreadable": 0, "queued": 1, "missing": 0, "finished": 1,
+    }  # fmt: skip
     assert totals["members"] == {"total": 9, "done": 4, "solved": 2, "diverged": 1, "budget exhausted": 1}
     assert totals["left_s"] == pytest.approx((3800 + 4200) / 20, rel=0.05)
     assert totals["runs_finished_last_hour"] == 1
@@ -234,7 +253,7 @@ def test_the_json_document_has_the_keys_that_its_documentation_promises(
     assert second["owner"].keys() == {"host", "pid", "slot", "since_s", "beat_at_s"}
     assert (second["owner"]["host"], second["owner"]["slot"]) == ("node7", "GPU 3")
     assert second["members"] == [
-        {"seed": 0, "is_finished": False, "step": 800, "outcome": None, "outcome_step": None}
+        {"seed": 0, "is_finished": False, "is_missing": False, "step": 800, "outcome": None, "outcome_step": None}
     ]  # fmt: skip
 
 
@@ -417,7 +436,7 @@ def test_ctrl_c_leaves_the_display_quietly(tmp_path: Path, monkeypatch: pytest.M
 
     running(tmp_path)
     on_a_terminal(monkeypatch, interrupt)
-    assert main([str(tmp_path)]) == 0
+    assert main([str(tmp_path)]) == 75
 
 
 def test_a_real_run_is_seen_running_and_then_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,5 +122,5 @@ def test_ctrl_c_stops_a_sweep_of_the_basic_launcher_at_a_commit(tmp_path: Path) 
     assert process.returncode == stopping.EXIT_CODE, said
     assert "stopped as asked; launch the same command again to go on" in said
     assert "Traceback" not in said
-    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    (folder,) = (tmp_path / "runs" / "default").glob("*-T20-*")
     assert all((folder / f"seed-{seed}" / "checkpoint.pt").is_file() for seed in (0, 1))

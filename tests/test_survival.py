@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gradhorizon.sweep_state import run_folders
 from tests.survival import NUM_RUNS, disturbed, together, undisturbed
 
 pytestmark = pytest.mark.slow
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = undisturbed(tmp_path_factory.mktemp("whole"))
-    assert len(list(folder.iterdir())) == NUM_RUNS
+    assert len(list(run_folders(folder))) == NUM_RUNS
     return folder
 
 

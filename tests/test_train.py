@@ -17,9 +17,9 @@ from filelock import FileLock
 from gradhorizon import recording
 from gradhorizon.config import ConfigError
 from gradhorizon.ensemble import Ensemble, Member
+from gradhorizon.failures import RunFailedError
 from gradhorizon.recording import MemberFiles
 from gradhorizon.records import RecordsError, read_json, read_runs
-from gradhorizon.runs import RunFailedError
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.training import EnsembleModule
 from tests.noisy_readout import NoisyReadout, is_noisy

@@ -88,6 +88,12 @@ class Claim:
                 return start is not None and start == self.process_start
         return now_s - self.beat_at_s <= SILENCE_S
 
+    @property
+    def place(self) -> str:
+        """Where its owner is, or was: slot, host and process."""
+        process = f"{self.host}:{self.pid}" if self.host else "unknown process"
+        return f"{self.slot} of {process}" if self.slot else process
+
     def beat(self) -> None:
         """Give a sign of life, by the file server's clock; quiet if that cannot be done now."""
         with suppress(OSError):

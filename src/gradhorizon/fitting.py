@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -17,9 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
 from gradhorizon.config import ConfigError, RunConfig
+from gradhorizon.endings import is_interruption
 from gradhorizon.ensemble import Ensemble, Member
+from gradhorizon.failures import attach, phase
 from gradhorizon.kernels.casting import cast
-from gradhorizon.locks import MemberHeldError, members_locked
+from gradhorizon.locks import members_locked
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
@@ -29,7 +31,7 @@ from gradhorizon.recording import MemberFiles, Recorder
 from gradhorizon.records import METRICS, MemberRecords, RecordsError
 from gradhorizon.repairs import mended, restore
 from gradhorizon.run_callback import RunCallback
-from gradhorizon.run_folder import log_file
+from gradhorizon.run_log import log_file
 from gradhorizon.run_sheet import RunSheet
 from gradhorizon.streams import probe_batch, validation_batches
 from gradhorizon.task_names import recorded_name, task_name
@@ -71,21 +73,20 @@ def fit(
         ConfigError: the run cannot start.
         RecordsError: what is on disk cannot be continued.
     """
-    parts = build_parts(cfg, run)
-    parts = replace(parts, task_name=recorded_name(folder) or task_name(run))
+    with phase("building"):
+        parts = build_parts(cfg, run)
+        parts = replace(parts, task_name=recorded_name(folder) or task_name(run))
     configure_torch(run)  # after what a user's package has set on import
-    check_kernels(parts, device, run)
+    with phase("checking kernels"):
+        check_kernels(parts, device, run)
     runs.create(folder)
     with members_locked(folder, [state.seed for state in todo]), log_file(folder / "log.txt"), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
         seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
-        candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
-        try:
-            asked_for = range(run.seed, run.seed + run.num_seeds)
-            info = _run_info(cfg, run, parts, folder, identity, asked_for)
-            summary = stack.enter_context(parts.mirror.opened(info))
-        except ValueError as error:
-            raise ConfigError(f"logger: {error}") from error
+        with phase("starting or resuming members"):
+            candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
+        asked_for = range(run.seed, run.seed + run.num_seeds)
+        summary = stack.enter_context(_opened(parts, _run_info(cfg, run, parts, folder, identity, asked_for)))
         sheet = RunSheet(cfg, run, parts, folder, identity, facts, seeds)
         sheet.write("running", {})
         status = "failed"
@@ -95,16 +96,24 @@ def fit(
                 _fit_side_by_side(run, parts, device, folder, list(group), facts, measuring_s)
             status = "finished"
             _say_cost_of_measuring(measuring_s, sheet.wall_s)
-        except (KeyboardInterrupt, SystemExit, MemberHeldError):
-            status = "running"
+        except BaseException as error:
+            status = "running" if is_interruption(error) else "failed"
+            attach(error, "has_started", True)
             raise
-        except Exception as error:
-            raise runs.RunFailedError(
-                f"{folder.name} failed: {type(error).__name__}: {error}; its traceback is in {folder / 'log.txt'}"
-            ) from error
         finally:
             outcomes = _written(sheet, status, measuring_s)
             summary.update({str(seed): outcomes.get(str(seed)) for seed in asked_for})
+
+
+@contextmanager
+def _opened(parts: Parts, info: RunInfo) -> Iterator[dict[str, Any]]:
+    with ExitStack() as stack:
+        with phase("opening the logger"):
+            try:
+                summary = stack.enter_context(parts.mirror.opened(info))
+            except ValueError as error:
+                raise ConfigError(f"logger: {error}") from error
+        yield summary
 
 
 def _written(sheet: RunSheet, status: str, measuring_s: Mapping[str, float]) -> dict[str, Any]:
@@ -181,6 +190,8 @@ def _fit_side_by_side(
         for pattern in _LIGHTNING_CHATTER:
             warnings.filterwarnings("ignore", pattern)
         _trainer(run, device, callback).fit(module, stream.loader())
+    if not all(one.is_closed for one in files.values()):
+        raise RuntimeError("training has ended before its members have, for a reason that nobody gave")
 
 
 def _say_cost_of_measuring(seconds: Mapping[str, float], wall_s: float) -> None:

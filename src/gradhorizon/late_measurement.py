@@ -31,7 +31,7 @@ from gradhorizon.network import Network
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.parts import build_parts, program_of
 from gradhorizon.records import RecordsError, read_json, write_parquet
-from gradhorizon.run_folder import log_file
+from gradhorizon.run_log import log_file
 from gradhorizon.streams import probe_batch
 from gradhorizon.train import resolve_device
 

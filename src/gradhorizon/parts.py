@@ -17,6 +17,7 @@ from gradhorizon.arguments import check_arguments
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
 from gradhorizon.ensemble import kept_rng
+from gradhorizon.failures import reason_of
 from gradhorizon.kernels.casting import num_real_numbers
 from gradhorizon.kernels.conduct import refuse_legacy_hooks
 from gradhorizon.kernels.shapes import check_shapes
@@ -123,9 +124,9 @@ def _as_config_error(group: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         cause = error.__cause__
-        words = str(cause) if isinstance(cause, ValueError) else str(error)
-        raise ConfigError(f"{group}: {words}") from error
+        has_said_all = isinstance(cause, ValueError) and str(cause).strip()
+        raise ConfigError(f"{group}: {cause if has_said_all else ' '.join(str(error).split())}") from error
     except (ValueError, TypeError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{group}: {error}") from error
+        raise ConfigError(f"{group}: {error if str(error).strip() else reason_of(error)}") from error
     except Exception as error:
-        raise ConfigError(f"{group}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{group}: {reason_of(error)}") from error

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from gradhorizon.ensemble import Member
+from gradhorizon.failures import phase as phase_of_work
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.locks import check_held
 from gradhorizon.measurements.measurement import (
@@ -79,7 +80,8 @@ class Recorder:
 
     def _take(self, table: Table, read: Callable[[], pd.DataFrame], member: Member, step: int, phase: str) -> None:
         start = time.perf_counter()
-        rows = read()
+        with phase_of_work(f"measuring {table.name} at step {step}"):
+            rows = read()
         self.seconds[table.name] += time.perf_counter() - start
         self._write(member, table, rows, step, phase)
 
@@ -144,10 +146,11 @@ class MemberFiles:
             MemberHeldError: another process has taken the member over; nothing is written.
         """
         check_held(self.folder)
-        self.records.commit(step)
-        content = {"member": member.state(), "optimizer": optimizer_state, "step": step}
-        save_atomically(content, self.folder / "checkpoint.pt")
-        self._write_status("running", member, step)
+        with phase_of_work(f"writing records at step {step}"):
+            self.records.commit(step)
+            content = {"member": member.state(), "optimizer": optimizer_state, "step": step}
+            save_atomically(content, self.folder / "checkpoint.pt")
+            self._write_status("running", member, step)
 
     def close(self, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
         """Commit, then `finish`."""

@@ -9,6 +9,7 @@ A member (one seed of a run) owns a folder::
             records/<table>.parquet                       once finished, or
             records/<table>/<first step>-<last step>.parquet   parts, while it trains
 
+Beside the runs, ``runs/<experiment>/sweeps/`` holds what sweeps have asked for (`gradhorizon.asked`).
 Parts are written by atomic rename just before the checkpoint that they belong to. On resume, parts that are later
 than the checkpoint are set aside (renamed ``*.aside``), never counted twice and never deleted.
 Imports neither torch nor Hydra, so that reading records is cheap.
@@ -17,7 +18,6 @@ Imports neither torch nor Hydra, so that reading records is cheap.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from gradhorizon.record_files import (
     write_json,
     write_parquet,
 )
+from gradhorizon.sweep_state import run_folders
 from gradhorizon.tables import LEAD_COLUMNS, METRICS, AbsentTableError, Column, RecordsError, Table
 
 __all__ = [
@@ -237,12 +238,7 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
 
 
 def _run_sheets(folder: Path) -> list[Path]:
-    found = []
-    for at, inner, names in os.walk(folder):  # which passes over folders that vanish meanwhile
-        if "run.json" in names:
-            found.append(Path(at) / "run.json")
-            inner.clear()
-    return found
+    return [sheet for run in run_folders(folder) if (sheet := run / "run.json").is_file()]
 
 
 def _seeds(run: dict[str, Any], folder: Path) -> list[int]:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from gradhorizon import stopping
 from gradhorizon.config import TrainerSettings
 from gradhorizon.ensemble import Member, Outcome
+from gradhorizon.failures import phase as phase_of_work
 from gradhorizon.progress import ProgressDisplay
 from gradhorizon.recording import MemberFiles, Recorder
 from gradhorizon.tasks.task import Batch
@@ -108,7 +109,8 @@ class RunCallback(pl.Callback):
         values: dict[int, dict[str, float]] = {}
         for member in self.module.ensemble:
             if member.is_training:
-                values[member.seed] = self.module.ensemble.evaluate(member, self.validation)
+                with phase_of_work(f"validation at step {step}"):
+                    values[member.seed] = self.module.ensemble.evaluate(member, self.validation)
                 self._validation_losses[member.seed] = values[member.seed]["loss"]
                 if member.solved_at is None and task.is_solved(values[member.seed]):
                     member.solved_at = step

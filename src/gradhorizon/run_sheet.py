@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import runs
 from gradhorizon.config import RunConfig
+from gradhorizon.failures import forgive
 from gradhorizon.parts import Parts
 from gradhorizon.record_files import (
     DamagedFileError,
@@ -86,9 +87,9 @@ class RunSheet:
             status: running, finished or failed.
             measuring_s: table -> seconds that this launch has spent on measuring it.
         """
-        if status != "failed":
-            (self.folder / runs.FAILURE_FILE).unlink(missing_ok=True)
         outcomes = runs.outcomes(self.folder)
+        if status != "failed":
+            forgive(self.folder, {*self.seeds, *runs.finished_seeds(outcomes)})
         if status != "failed":
             status = "finished" if runs.is_finished(self.folder, outcomes) else "running"
         timing = {"started_at_s": self.started_at, "wall_s": self.wall_s,

@@ -16,20 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.claims import Claim, latest_claim
+from gradhorizon.failures import FAILURE_FILE, Failure, failed_overrides, failed_seeds, read_failure
 from gradhorizon.variants import variant
 
-STATUSES = ("running", "failed", "stale", "unreadable", "queued", "finished")
+STATUSES = ("running", "failed", "stale", "unreadable", "queued", "missing", "finished")
 """In the order in which people want to read of them."""
 
 OUTCOMES = ("solved", "diverged", "budget exhausted")
 
-_FAILURE_FILE = "failed.json"
 _PART = re.compile(r"(\d{8,})-(\d{8,})\.parquet")
 _IDENTITY = re.compile(r"-[0-9a-f]{10}$")
 _RECENT_PARTS = 6
-_LOG_TAIL_BYTES = 64 * 1024
-_TRACEBACK = "Traceback (most recent call last):"
-_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 class DamagedError(ValueError):
@@ -48,6 +45,7 @@ class MemberLook:
         outcome_step: at which optimizer step, None before.
         committed_at_s: time of its last commit, seconds since 1970, None if it is not known or there was none.
         claim: who is, or was last, at it; not looked up once it is finished.
+        is_missing: whether a sweep has asked for it, and it never began.
     """
 
     seed: int
@@ -57,19 +55,7 @@ class MemberLook:
     outcome_step: int | None = None
     committed_at_s: float | None = None
     claim: Claim | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run failed.
-
-    Attributes:
-        reason: in one line.
-        lines: its traceback, or the last that was heard of it.
-    """
-
-    reason: str
-    lines: list[str] = field(default_factory=list)
+    is_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +65,8 @@ class RunLook:
     Attributes:
         folder: where it lies.
         status: running; failed; stale (its process died without a word); unreadable; queued (not started, or
-            interrupted, and to be resumed by the same command); finished.
+            interrupted, and to be resumed by the same command); missing (a sweep has asked for it, or for members of
+            it, that never began); finished.
         experiment: name of the experiment.
         model: its label, None before it has started.
         task: the protocol, None before it has started.
@@ -115,6 +102,17 @@ class RunLook:
         return min((member.step for member in self.members if not member.is_finished), default=None)
 
     @property
+    def why(self) -> str:
+        """Why it is not finished, in one line; empty if nothing is known but its status."""
+        if self.failure is not None:
+            return self.failure.reason
+        if self.problem is not None:
+            return self.problem
+        if self.status == "stale" and self.owner is not None:
+            return f"its process died without a word: {self.owner.place}"
+        return ""
+
+    @property
     def steps_left(self) -> int:
         """Optimizer steps to the end of the budget; members at the same step train side by side."""
         steps = {member.step for member in self.members if not member.is_finished}
@@ -142,9 +140,11 @@ def read_run(folder: Path, now_s: float) -> RunLook:
     try:
         sheet, changed_at_s = _read(folder / "run.json")
         known = _known(folder, sheet) | {"changed_at_s": changed_at_s}
-        if sheet.get("status") == "finished" and _all_ended(sheet):
+        failed = failed_seeds(folder) if (has_failed := (folder / FAILURE_FILE).exists()) else []
+        if sheet.get("status") == "finished" and _all_ended(sheet) and not has_failed:
             return RunLook(folder, "finished", **known, members=_finished_members(sheet))
-        members = [_member(folder / f"seed-{seed}", seed) for seed in _seeds(sheet, folder)]
+        seeds = sorted({*_seeds(sheet, folder), *failed})
+        members = [_member(folder / f"seed-{seed}", seed) for seed in seeds]
         return _unfinished(folder, members, known, sheet, now_s)
     except DamagedError as error:
         return RunLook(folder, "unreadable", folder.parent.name, problem=str(error))
@@ -165,8 +165,8 @@ def _unfinished(
     if owner is not None:
         rate = _steps_per_s(folder, members, owner)
         return RunLook(folder, "running", **known, members=members, owner=owner, steps_per_s=rate)
-    if sheet.get("status") == "failed" or (folder / _FAILURE_FILE).exists():
-        return RunLook(folder, "failed", **known, members=members, failure=_failure(folder),
+    if sheet.get("status") == "failed" or (folder / FAILURE_FILE).exists():
+        return RunLook(folder, "failed", **known, members=members, failure=read_failure(folder / FAILURE_FILE),
                        owner=next(iter(open_claims), None))  # fmt: skip
     status = "stale" if open_claims else "queued"
     return RunLook(folder, status, **known, members=members, owner=next(iter(open_claims), None))
@@ -192,20 +192,13 @@ def _near(path: Path) -> str:
 
 def _known(folder: Path, sheet: dict[str, Any]) -> dict[str, Any]:
     if not sheet:
-        return {"experiment": folder.parent.name, "variant": _failed_variant(folder)}
+        return {"experiment": folder.parent.name, "variant": variant(failed_overrides(folder / FAILURE_FILE))}
     model, task, seq_len = str(sheet["model"]), str(sheet["task"]), int(sheet["seq_len"])
     _, _, in_name = _IDENTITY.sub("", folder.name).partition(f"-T{seq_len}-")
     return {
         "experiment": str(sheet["experiment"]), "model": model, "task": task, "seq_len": seq_len,
         "num_steps": int(sheet["num_steps"]), "variant": str(sheet.get("variant") or in_name),
     }  # fmt: skip
-
-
-def _failed_variant(folder: Path) -> str:
-    try:
-        return variant(_read(folder / _FAILURE_FILE)[0].get("overrides", []))
-    except (DamagedError, OSError, TypeError):
-        return ""
 
 
 def _all_ended(sheet: dict[str, Any]) -> bool:
@@ -264,31 +257,3 @@ def _commits(parts: Path) -> list[tuple[int, int, float]]:
             return sorted((int(match[1]), int(match[2]), entry.stat().st_mtime) for match, entry in named)
     except OSError:
         return []
-
-
-def _failure(folder: Path) -> Failure:
-    try:
-        content, _ = _read(folder / _FAILURE_FILE)
-    except (DamagedError, OSError):
-        content = {}
-    lines = content.get("traceback") or _last_traceback(folder / "log.txt") or content.get("last_lines") or []
-    lines = [str(line) for line in lines] if isinstance(lines, list) else [str(lines)]
-    last_words = next((line for line in reversed(lines) if line.strip()), "for reasons that nobody wrote down")
-    return Failure(str(content.get("reason") or last_words), lines)
-
-
-def _last_traceback(log: Path) -> list[str]:
-    try:
-        with log.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES, 0))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    starts = [number for number, line in enumerate(lines) if line.startswith(_TRACEBACK)]
-    if not starts:
-        return []
-    # Errors that led to one another are told in one go, up to the next line of the log.
-    logged = [number for number, line in enumerate(lines) if _LOG_LINE.match(line)]
-    first = next((number for number in reversed(logged) if number < starts[-1]), -1) + 1
-    last = next((number for number in logged if number > starts[-1]), len(lines))
-    return lines[first:last]

@@ -24,15 +24,8 @@ from gradhorizon.record_files import DamagedFileError, is_whole, read_json
 
 log = logging.getLogger(__name__)
 
-FAILURE_FILE = "failed.json"
-"""What the local launcher leaves in the folder of a run that failed; the run's next launch removes it."""
-
 RESULTS_VERSION = 1
 """Bumped with every **Affects results** entry of CHANGELOG.md: runs of different versions are never pooled."""
-
-
-class RunFailedError(RuntimeError):
-    """A run that started and broke; its traceback is in its own log."""
 
 
 _CANNOT_CHANGE_NUMBERS = (
@@ -158,6 +151,15 @@ def is_finished(folder: Path, outcomes: Mapping[str, Mapping[str, Any]]) -> bool
     """
     started = [path.name.removeprefix("seed-") for path in folder.glob("seed-*")]
     return all(outcomes.get(seed, {}).get("status") == "finished" for seed in started)
+
+
+def finished_seeds(outcomes: Mapping[str, Mapping[str, Any]]) -> set[int]:
+    """Seeds of the members that have ended.
+
+    Args:
+        outcomes: what `outcomes` returned.
+    """
+    return {int(seed) for seed, one in outcomes.items() if one["status"] == "finished"}
 
 
 def damaged_tables(folder: Path, seed: int) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gradhorizon import runs
 from gradhorizon.config import ConfigError
+from gradhorizon.failures import FAILURE_FILE, forgive
 from gradhorizon.locks import members_locked
 from gradhorizon.record_files import read_json, remove_orphans, write_json
 from gradhorizon.tables import RecordsError
@@ -32,12 +33,12 @@ def settle(folder: Path) -> None:
             if runs.is_finished(folder, outcomes):
                 sheet = {**read_json(folder / "run.json"), "status": "finished", "outcomes": outcomes}
                 write_json(sheet, folder / "run.json")
-                (folder / runs.FAILURE_FILE).unlink(missing_ok=True)
+                forgive(folder, runs.finished_seeds(outcomes))
                 remove_orphans(folder)
                 log.info("  its last process was killed when all was done: now run.json says so, too")
 
 
 def _is_settled(folder: Path) -> bool:
     path = folder / "run.json"
-    is_failed = (folder / runs.FAILURE_FILE).exists()
+    is_failed = (folder / FAILURE_FILE).exists()
     return not path.is_file() or (read_json(path).get("status") == "finished" and not is_failed)

@@ -2,9 +2,13 @@
 
 A run is running while its process lives (on this host it is looked up; elsewhere its last sign of life, written every
 10 s, must be younger than 60 s), failed, stale (its process died without a word), unreadable, queued (it waits, or was
-interrupted; the same command goes on with it) or finished. Steps are as of each member's last commit. Speeds are those
-of the last few commits; time left assumes them, and that nothing is solved before its budget ends. A sweep's runs that
-have not been started have no folder, and are not counted.
+interrupted; the same command goes on with it), missing (a sweep has asked for it, or for members of it, that never
+began) or finished. Steps are as of each member's last commit. Speeds are those of the last few commits; time left
+assumes them, and that nothing is solved before its budget ends. What sweeps have asked for lies in the experiment's
+folder, in sweeps/: remove a file there, or a failed run's folder, and it is asked for no longer.
+
+exit code: 0 if every run is finished; 1 if one is failed, stale or unreadable, or if there is none; 75 if all is well
+so far, but runs are running, queued or missing
 """
 
 from __future__ import annotations
@@ -15,13 +19,15 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
 
 from gradhorizon.status_lines import lines, tracebacks
-from gradhorizon.sweep_state import SweepLook, SweepReader, document
+from gradhorizon.stopping import EXIT_CODE
+from gradhorizon.sweep_state import BROKEN, SweepLook, SweepReader, document
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +41,7 @@ _QUIET_S = 30.0  # a sweep in which nothing runs for so long is over; between tw
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show what the command line names; returns the exit code: 0, or 1 if there is no run.
+    """Show what the command line names; returns the exit code.
 
     Args:
         arguments: the command line; the process's own if None.
@@ -55,8 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif options.once or not console.is_terminal:
         console.print(_shown(look, console, options.all))
     else:
-        _watch(reader, look, console, options)
-    return 0
+        look = _watch(reader, look, console, options)
+    return _exit_code(look)
+
+
+def _exit_code(look: SweepLook) -> int:
+    if any(look.num_runs[status] for status in BROKEN):
+        return 1
+    return 0 if look.num_runs["finished"] == len(look.runs) else EXIT_CODE
 
 
 def _missing(places: Sequence[Path]) -> str:
@@ -77,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--interval", type=_positive, default=2.0, metavar="S", help="seconds between looks (default: 2)"
     )
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--failed", action="store_true", help="print the tracebacks of failed runs instead")
+    instead.add_argument("--failed", action="store_true", help="print why runs failed, with their tracebacks, instead")
     instead.add_argument("--json", action="store_true", help="print nothing but a JSON document instead")
     return parser
 
@@ -92,15 +104,15 @@ def _positive(text: str) -> float:
     return number
 
 
-def _watch(reader: SweepReader, look: SweepLook, console: Console, options: argparse.Namespace) -> None:
-    try:
-        with Live(_shown(look, console, options.all), console=console, auto_refresh=False) as live:
-            while not _is_over(look):
-                time.sleep(options.interval)
-                look = reader.read()
-                live.update(_shown(look, console, options.all), refresh=True)
-    except KeyboardInterrupt:
-        return
+def _watch(reader: SweepReader, look: SweepLook, console: Console, options: argparse.Namespace) -> SweepLook:
+    """Show it until all is done; returns the last look."""
+    screen = Live(_shown(look, console, options.all), console=console, auto_refresh=False)
+    with suppress(KeyboardInterrupt), screen as live:
+        while not _is_over(look):
+            time.sleep(options.interval)
+            look = reader.read()
+            live.update(_shown(look, console, options.all), refresh=True)
+    return look
 
 
 def _is_over(look: SweepLook) -> bool:

@@ -12,15 +12,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from gradhorizon.claims import Claim
+from gradhorizon.failures import Failure, printable
 from gradhorizon.progress import format_duration
 from gradhorizon.run_state import RunLook
-from gradhorizon.sweep_state import SweepLook, outcomes
+from gradhorizon.sweep_state import BROKEN, SweepLook, outcomes
 from gradhorizon.variants import settings
 
 _STYLES = {"running": "green", "failed": "bold red", "stale": "yellow", "unreadable": "bold red", "queued": "cyan",
-           "finished": "dim"}  # fmt: skip
-_MEANINGS = {"stale": "the same command goes on", "queued": "waits, or was interrupted"}
+           "missing": "yellow", "finished": "dim"}  # fmt: skip
+_MEANINGS = {"stale": "the same command goes on", "queued": "waits, or was interrupted",
+             "missing": "asked for, never begun"}  # fmt: skip
 _STATUS, _DONE, _STEP, _LEFT = 11, 7, 14, 12  # columns
 _MIN_TITLE = 12
 _SHOWN = 10  # runs of a status other than running
@@ -48,39 +49,27 @@ def lines(look: SweepLook, width: int, show_all: bool = False) -> list[Text]:
 
 
 def tracebacks(look: SweepLook) -> list[Text]:
-    """Failed runs with their folders and all that is known of why.
+    """Runs that broke, with their folders and all that is known of why.
 
     Args:
         look: all runs.
     """
     found: list[Text] = []
     for run in look.runs:
-        if run.failure is not None:
+        if run.status in BROKEN:
             found += [Text(printable(_title(run)), "bold"), Text(f"  {printable(str(run.folder))}"),
-                      Text(f"  {printable(run.failure.reason)}", "red")]  # fmt: skip
-            found += [*(Text(f"    {printable(line)}") for line in run.failure.lines), Text()]
+                      Text(f"  {printable(run.why)}", "red")]  # fmt: skip
+            failure = run.failure or Failure("")
+            found += [Text(f"  while {printable(failure.phase)}")] if failure.phase else []
+            found += [*(Text(f"    {printable(line)}") for line in failure.lines), Text()]
     return found or [Text("no run has failed")]
 
 
-def printable(text: str) -> str:
-    r"""`text` in one line, without what a terminal would act upon.
-
-    Args:
-        text: anything.
-
-    Example:
-        >>> printable("a\x1b[31mb\n")
-        'a�[31mb�'
-    """
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
 def _summary(look: SweepLook) -> Iterator[Text]:
-    counts = ", ".join(f"{count} {status}" for status, count in look.num_runs.items() if count)
-    num = len(look.runs)
-    yield Text.assemble((f"{num} run{'s' * (num != 1)} started so far: ", "bold"), counts)
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in look.num_outcomes.items())
-    yield Text(f"{look.num_done} of {look.num_members} members done: {ended}")
+    runs, members = look.summary
+    head, colon, counts = runs.partition(": ")
+    yield Text.assemble((f"{head}{colon}", "bold"), counts)
+    yield Text(members)
     facts = [] if look.steps_per_s is None else [f"{_speed(look.steps_per_s)} of all runs together"]
     if num_late := look.num_finished_last_hour:
         facts.append(f"{num_late} run{'s' * (num_late != 1)} finished in the last hour")
@@ -124,24 +113,22 @@ def _details(run: RunLook, now_s: float) -> Iterator[str]:
     if run.problem is not None:
         yield f"unreadable: {run.problem}"
     if run.status == "running" and run.owner is not None:
-        yield _place(run.owner)
+        yield run.owner.place
         yield "" if run.steps_per_s is None else _speed(run.steps_per_s)
         commit = run.committed_at_s
         yield "no commit yet" if commit is None else f"last commit {format_duration(max(now_s - commit, 0))} ago"
     if run.status == "stale" and run.owner is not None:
         silence = format_duration(max(now_s - run.owner.beat_at_s, 0))
-        yield f"{_place(run.owner)} is {'gone' if run.owner.is_here else f'silent for {silence}'}"
+        yield f"{run.owner.place} is {'gone' if run.owner.is_here else f'silent for {silence}'}"
     if run.status in _MEANINGS:
         yield _MEANINGS[run.status]
+    num_missing = sum(member.is_missing for member in run.members)
+    if 0 < num_missing < len(run.members):
+        yield f"{num_missing} member{'s' * (num_missing != 1)} never begun"
 
 
 def _ends(run: RunLook) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in outcomes([run]).items() if count)
-
-
-def _place(owner: Claim) -> str:
-    process = f"{owner.host}:{owner.pid}" if owner.host else "unknown process"
-    return f"{owner.slot} of {process}" if owner.slot else process
 
 
 def _speed(steps_per_s: float) -> str:

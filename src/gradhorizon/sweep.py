@@ -1,19 +1,16 @@
-"""What concerns a whole sweep: the sum of its plans, and the runs that were left to others."""
+"""What a run of a sweep can come to, and the words for many of them: plans, runs left to others, failures."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from hydra.core.utils import filter_overrides
+from hydra.errors import CompactHydraException
 
-from gradhorizon import stopping
+from gradhorizon.failures import FAILURE_FILE
 from gradhorizon.progress import format_duration
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,29 +30,6 @@ class Plan:
     mib: float = 0.0
 
 
-class PlanTotal(Callback):
-    """Adds up what ``plan=true`` says of every run of a sweep.
-
-    With the basic and the local launcher: others run their jobs in processes of their own, from which nothing comes
-    back here.
-    """
-
-    def __init__(self) -> None:
-        self._plans: list[Plan] = []
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Keep a run's plan, if it returned one."""
-        del config, kwargs
-        if job_return.status == JobStatus.COMPLETED and isinstance(job_return.return_value, Plan):
-            self._plans.append(job_return.return_value)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say the sum, if there was anything to plan."""
-        del config, kwargs
-        if self._plans:
-            log.info("%s", total(self._plans))
-
-
 @dataclass(frozen=True)
 class Skipped:
     """A run of a sweep that another process is at.
@@ -70,35 +44,69 @@ class Skipped:
         return f"skipped: {self.reason}"
 
 
-class SkippedRuns(Callback):
-    """Ends a sweep that left runs to another process with exit code 75: nothing failed, but not all is done.
+class RunError(CompactHydraException):
+    """What Hydra prints as one message, without a traceback.
 
-    With the basic and the local launcher; with others each run's own log tells.
+    Args:
+        message: all of it.
+        reason: why the run failed, in one line.
+        folder: where it lies, None if it never had a folder.
     """
 
-    def __init__(self) -> None:
-        self._num_runs = self._num_skipped = 0
+    def __init__(self, message: str, reason: str = "", folder: Path | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.folder = folder
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Count a run."""
-        del config, kwargs
-        self._num_runs += 1
-        if job_return.status == JobStatus.COMPLETED:
-            self._num_skipped += isinstance(job_return.return_value, Skipped)
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say how many were skipped, and end the process with the exit code of what goes on another time.
+@dataclass(frozen=True)
+class FailedRun:
+    """One run of a sweep that failed for good.
 
-        Raises:
-            SystemExit: some were.
-        """
-        del config, kwargs
-        if self._num_skipped:
-            log.warning(
-                "%d of %d runs skipped: other processes are at them, as said above; the same command skips what "
-                "they finish, and goes on with what they leave", self._num_skipped, self._num_runs,
-            )  # fmt: skip
-            raise SystemExit(stopping.EXIT_CODE)
+    Attributes:
+        title: what people call it.
+        reason: why, in one line.
+        folder: where it lies, None if it never had a folder.
+    """
+
+    title: str
+    reason: str
+    folder: Path | None
+
+
+def listing(failed: Sequence[FailedRun], num_runs: int) -> str:
+    """All failures of a sweep, with where to read on.
+
+    Args:
+        failed: those that failed for good.
+        num_runs: runs of the sweep.
+
+    Example:
+        >>> print(listing([FailedRun("#1 model=gru", "SystemExit: exited with code 3", None)], num_runs=4))
+        1 of 4 runs failed:
+          #1 model=gru: SystemExit: exited with code 3
+    """
+    lines = [f"{len(failed)} of {num_runs} runs failed:"]
+    for one in failed:
+        lines.append(f"  {one.title}: {one.reason}")
+        if one.folder is not None:
+            logs = [name for name in (FAILURE_FILE, "log.txt", "output.txt") if (one.folder / name).is_file()]
+            lines.append(f"    {one.folder}: {', '.join(logs)}")
+    return "\n".join(lines)
+
+
+def labels(job_overrides: Sequence[Sequence[str]]) -> list[str]:
+    """What tells the runs of a sweep apart.
+
+    Args:
+        job_overrides: one list a run.
+
+    Example:
+        >>> labels([["model=gru", "seed=0"], ["model=lstm", "seed=0"]])
+        ['model=gru', 'model=lstm']
+    """
+    shared = set.intersection(*map(set, job_overrides))
+    return [" ".join(item for item in filter_overrides(own) if item not in shared) for own in job_overrides]
 
 
 def total(plans: list[Plan]) -> str:

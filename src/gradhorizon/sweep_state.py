@@ -13,15 +13,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gradhorizon.asked import SWEEPS_FOLDER
+from gradhorizon.asked_state import with_asked
 from gradhorizon.claims import Claim
+from gradhorizon.failures import FAILURE_FILE
 from gradhorizon.run_state import OUTCOMES, STATUSES, MemberLook, RunLook, read_run
 
 SCHEMA = 1
 """Of `document`; bumped when a key changes its meaning or goes."""
 
+BROKEN = ("failed", "stale", "unreadable")
+"""Statuses of runs that broke; what is neither finished nor one of these goes on with the same command."""
+
+_Stamp = tuple[int, int]
 _HOUR_S = 3600.0
 _RUN_NAME = re.compile(r".+-[0-9a-f]{10}")
 _MEMBER_NAME = re.compile(r"seed-\d+")
+
+
+@dataclass(frozen=True)
+class OpenMember:
+    """A member that is not finished.
+
+    Attributes:
+        run: its run.
+        seed: its seed, None if the run broke before anybody knew its members.
+        status: that of its run, but missing if it never began.
+        why: why it is not finished, in one line; empty if nothing is known but the status.
+    """
+
+    run: RunLook
+    seed: int | None
+    status: str
+    why: str
+
+
+def _status_of(run: RunLook, member: MemberLook | None) -> str:
+    return "missing" if member is not None and member.is_missing else run.status
 
 
 @dataclass(frozen=True)
@@ -44,7 +72,7 @@ class SweepLook:
 
     @property
     def num_members(self) -> int:
-        """Members that ever started."""
+        """Members that ever started, or that a sweep has asked for."""
         return sum(len(run.members) for run in self.runs)
 
     @property
@@ -71,12 +99,35 @@ class SweepLook:
     def left_s(self) -> float | None:
         """Seconds until the budgets of what runs and of what was left are spent, at the present speed.
 
-        Failed runs, and runs that have no folder yet, are not counted: the disk does not know of them.
+        Failed runs are not counted.
         """
         if self.steps_per_s is None:
             return None
-        steps = sum(run.steps_left for run in self.runs if run.status in ("running", "stale", "queued"))
+        steps = sum(run.steps_left for run in self.runs if run.status in ("running", "stale", "queued", "missing"))
         return max(steps / self.steps_per_s, *(run.left_s or 0.0 for run in self.runs))
+
+    @property
+    def summary(self) -> tuple[str, str]:
+        """How many runs and members there are and how they stand, in the words of status, figures and report."""
+        num = len(self.runs)
+        known = "asked for" if self.num_runs["missing"] else "started so far"
+        counts = ", ".join(f"{count} {status}" for status, count in self.num_runs.items() if count)
+        ended = ", ".join(f"{count} {outcome}" for outcome, count in self.num_outcomes.items())
+        return (
+            f"{num} run{'s' * (num != 1)} {known}: {counts}",
+            f"{self.num_done} of {self.num_members} members done: {ended}",
+        )
+
+    @property
+    def open_members(self) -> list[OpenMember]:
+        """All that is not finished, member by member; a run that broke and names no members counts once."""
+        return [
+            OpenMember(run, None if member is None else member.seed, _status_of(run, member), run.why)
+            for run in self.runs
+            if run.status != "finished"
+            for member in (run.members or (None,))
+            if member is None or not member.is_finished
+        ]
 
     @property
     def is_over(self) -> bool:
@@ -103,22 +154,24 @@ class SweepReader:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
-        self._finished: dict[Path, tuple[tuple[int, int], RunLook]] = {}
+        self._finished: dict[Path, tuple[tuple[_Stamp | None, ...], RunLook]] = {}
 
     def read(self) -> SweepLook:
         """All runs as they are now."""
         now_s = time.time()
-        found = {folder: None for root in self._folders for folder in run_folders(root)}
-        looks = [self._look(folder, now_s) for folder in found]
+        found = {folder: None for root in self._folders for folder in _found(root)}
+        sweeps = [folder for folder in found if folder.name == SWEEPS_FOLDER]
+        looks = [self._look(folder, now_s) for folder in found if folder.name != SWEEPS_FOLDER]
+        looks = with_asked(looks, sweeps)
         looks.sort(key=lambda run: (STATUSES.index(run.status), str(run.folder)))
         return SweepLook(looks, now_s)
 
     def _look(self, folder: Path, now_s: float) -> RunLook:
-        stamp = _stamp(folder / "run.json")
+        stamp = (_stamp(folder / "run.json"), _stamp(folder / FAILURE_FILE))
         if folder in self._finished and self._finished[folder][0] == stamp:
             return self._finished[folder][1]
         run = read_run(folder, now_s)
-        if run.status == "finished" and stamp is not None:
+        if run.status == "finished" and stamp[0] is not None:
             self._finished[folder] = (stamp, run)
         return run
 
@@ -129,7 +182,12 @@ def run_folders(root: Path) -> Iterator[Path]:
     Args:
         root: any folder.
     """
-    if _RUN_NAME.fullmatch(root.name):
+    yield from (folder for folder in _found(root) if folder.name != SWEEPS_FOLDER)
+
+
+def _found(root: Path) -> Iterator[Path]:
+    """Folders of runs, and those in which sweeps have written down what they asked for."""
+    if root.name == SWEEPS_FOLDER:
         yield root
         return
     entries: list[os.DirEntry[str]] = []
@@ -137,14 +195,15 @@ def run_folders(root: Path) -> Iterator[Path]:
         entries = sorted(found, key=lambda entry: entry.name)
     folders = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
     has_members = any(_MEMBER_NAME.fullmatch(entry.name) for entry in folders)
-    if has_members or any(entry.name == "run.json" for entry in entries):
+    is_named = _RUN_NAME.fullmatch(root.name) and not folders  # an experiment may be called so, too
+    if has_members or is_named or any(entry.name in ("run.json", FAILURE_FILE) for entry in entries):
         yield root
         return
     for entry in folders:
-        yield from run_folders(Path(entry.path))
+        yield from _found(Path(entry.path))
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path) -> _Stamp | None:
     try:
         found = path.stat()
     except OSError:
@@ -161,11 +220,11 @@ def document(look: SweepLook) -> dict[str, Any]:
     Returns:
         ``schema``; ``at_s``, seconds since 1970; ``totals`` with ``runs`` (status -> count), ``members`` (``total``,
         ``done``, and each outcome -> count), ``runs_finished_last_hour``, ``steps_per_s``, ``left_s``; and ``runs``, a
-        list with ``folder``, ``status`` (running, failed, stale, unreadable, queued or finished), ``experiment``,
-        ``model``, ``task``, ``seq_len``, ``variant``, ``num_steps``, ``step`` (as of the last commit),
-        ``committed_at_s``, ``steps_per_s``, ``left_s``, ``problem``, ``failure`` (``reason``, ``lines``), ``owner``
-        (``host``, ``pid``, ``slot``, ``since_s``, ``beat_at_s``) and ``members``, a list with ``seed``,
-        ``is_finished``, ``step``, ``outcome``, ``outcome_step``. What is not known is null.
+        list with ``folder``, ``status`` (running, failed, stale, unreadable, queued, missing or finished),
+        ``experiment``, ``model``, ``task``, ``seq_len``, ``variant``, ``num_steps``, ``step`` (as of the last commit),
+        ``committed_at_s``, ``steps_per_s``, ``left_s``, ``problem``, ``failure`` (``reason``, ``lines``, ``phase``),
+        ``owner`` (``host``, ``pid``, ``slot``, ``since_s``, ``beat_at_s``) and ``members``, a list with ``seed``,
+        ``is_finished``, ``is_missing``, ``step``, ``outcome``, ``outcome_step``. What is not known is null.
     """
     return {
         "schema": SCHEMA,
@@ -184,7 +243,7 @@ def document(look: SweepLook) -> dict[str, Any]:
 def _plain_run(run: RunLook) -> dict[str, Any]:
     copied = ("status", "experiment", "model", "task", "seq_len", "variant", "num_steps", "step", "committed_at_s",
               "steps_per_s", "left_s", "problem")  # fmt: skip
-    failure = None if run.failure is None else {"reason": run.failure.reason, "lines": run.failure.lines}
+    failure = None if run.failure is None else vars(run.failure)
     return {
         "folder": str(run.folder),
         **{name: getattr(run, name) for name in copied},
@@ -206,4 +265,6 @@ def _finite(number: float) -> float | None:
 
 
 def _plain_member(member: MemberLook) -> dict[str, Any]:
-    return {name: getattr(member, name) for name in ("seed", "is_finished", "step", "outcome", "outcome_step")}
+    return {
+        name: getattr(member, name) for name in ("seed", "is_finished", "is_missing", "step", "outcome", "outcome_step")
+    }

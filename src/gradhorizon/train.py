@@ -14,15 +14,12 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gradhorizon import gpus, runs, stopping
 from gradhorizon.absent_tables import OF_TRAINING, remedy
 from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, validate
-from gradhorizon.locks import MemberHeldError
-from gradhorizon.records import RecordsError
+from gradhorizon.endings import forget_without_folder, marked, told
 from gradhorizon.settling import settle
 from gradhorizon.sweep import Plan, Skipped
 from gradhorizon.task_names import task_name
@@ -30,28 +27,21 @@ from gradhorizon.task_names import task_name
 log = logging.getLogger(__name__)
 
 
-class RunError(CompactHydraException):
-    """What Hydra prints as one message, without a traceback."""
-
-
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
 def main(cfg: DictConfig) -> Plan | Skipped | None:
     """Train one run, or say that it is done; returns its plan with ``plan=true``.
 
     A run that another process is at is an error, but in a sweep it is skipped: others may train the same sweep.
+    Whatever breaks a run is told in one line, and ends this run alone.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stopping.request())  # what schedulers send before they kill
     try:
         return launch(cfg).plan
-    except (ConfigError, RecordsError, runs.RunFailedError) as error:
-        log.debug("where it went wrong:", exc_info=True)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            if isinstance(error, MemberHeldError):
-                log.warning("  skipped: %s", error)
-                return Skipped(str(error))
-            log.error("Error: %s", error)  # Hydra itself shows the first failed job's alone, at the very end  # noqa: TRY400
-        raise RunError(f"Error: {error}") from error
+    except stopping.Stopped:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001, whatever it is ends this run alone
+        return told(error, cfg)
 
 
 def command() -> None:
@@ -142,7 +132,8 @@ def launch(cfg: DictConfig) -> Launched:
     if seen.todo:
         from gradhorizon.fitting import fit
 
-        with stopping.requested_by_ctrl_c():
+        forget_without_folder(seen.folder.parent)
+        with stopping.requested_by_ctrl_c(), marked(seen.folder, [state.seed for state in seen.todo]):
             fit(cfg, seen.run, seen.device, seen.folder, seen.identity, seen.todo, seen.facts)
     else:
         settle(seen.folder)

@@ -11,6 +11,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader, IterableDataset
 
 from gradhorizon.ensemble import Ensemble, Member, Outcome, seed_generators
+from gradhorizon.failures import phase
 from gradhorizon.kernels.casting import real_dtype
 from gradhorizon.measurements.measurement import StepReading
 from gradhorizon.streams import noise_seed, training_batch
@@ -131,7 +132,8 @@ class EnsembleModule(pl.LightningModule):
         for member, optimizer, own in zip(self.ensemble, self.member_optimizers(), batch, strict=True):
             if own is not None and member.is_training:
                 seed_generators(noise_seed(self.data_seed, member.seed, step))
-                self._step(member, optimizer, own, step, wants_reading, with_metrics)
+                with phase(f"training step {step}"):
+                    self._step(member, optimizer, own, step, wants_reading, with_metrics)
 
     def member_optimizers(self) -> list[LightningOptimizer]:
         """Lightning's optimizers, one per member."""

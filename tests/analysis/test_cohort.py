@@ -27,10 +27,10 @@ def test_text_that_is_no_colour_is_not_used(tmp_path: Path, color: str) -> None:
     assert read_cohort([tmp_path]).look["color"].tolist() == [RESERVED_COLORS[0]]
 
 
-@pytest.mark.parametrize("outcome", ["running", "failed"])
-def test_unfinished_members_are_refused_by_name(tmp_path: Path, outcome: str) -> None:
+@pytest.mark.parametrize(("outcome", "status"), [("running", "queued"), ("failed", "failed: for reasons that nobody")])
+def test_unfinished_members_are_refused_by_name(tmp_path: Path, outcome: str, status: str) -> None:
     SyntheticRun(outcomes=(400, outcome)).write(tmp_path)
-    with pytest.raises(RecordsError, match=rf"(?s)1 records are missing.*seed-1: {outcome}.*--partial"):
+    with pytest.raises(RecordsError, match=rf"(?s)1 records are missing.*seed-1: {status}.*--partial"):
         read_cohort([tmp_path])
 
 

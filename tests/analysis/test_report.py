@@ -96,7 +96,8 @@ def test_report_of_unfinished_runs_lists_what_is_absent(tmp_path: Path) -> None:
     SyntheticRun(model="gru", outcomes=(300,), tables=("metrics", "input_gradients")).write(tmp_path)
     report.main([str(tmp_path), "--out", str(tmp_path)])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<td>failed</td>" in page
+    assert "<td>failed: for reasons that nobody wrote down</td>" in page
+    assert "2 runs started so far: 1 failed, 1 finished. 2 of 3 members done" in page
     assert "no parameter_gradients recorded" in page
 
 

@@ -17,6 +17,7 @@ from hydra.plugins.launcher import Launcher
 from gradhorizon import runs
 from gradhorizon.config import validate
 from gradhorizon.records import read_json, read_runs, write_json
+from gradhorizon.sweep_state import run_folders
 from tests.runs_on_disk import TINY, assert_same_records, composed
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,7 @@ NUM_FINISHED = 8
 SCAN = """
 import sys
 import hydra_plugins.gradhorizon_local.local_launcher
+import hydra_plugins.gradhorizon_sweep.sweeper
 print([name for name in ("torch", "pytorch_lightning", "pandas", "gradhorizon") if name in sys.modules])
 """
 
@@ -118,7 +120,10 @@ def test_wrong_points_are_all_said_and_start_no_process(tmp_path: Path) -> None:
     assert "Error: 2 of 2 runs failed, as listed above\n" in result.stderr
     assert "Error executing job" not in result.stderr
     assert "Traceback" not in result.stderr
-    assert not (tmp_path / "runs").exists()
+    assert not list(run_folders(tmp_path / "runs"))
+    (asked_for,) = tmp_path.glob("runs/default/sweeps/????????????.json")
+    assert [len(run["identities"]) for run in read_json(asked_for)["runs"]] == [0, 0]
+    assert len(list(asked_for.parent.glob("*.failed.json"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,7 @@ def test_the_numbers_are_those_of_the_basic_launcher(tmp_path: Path) -> None:
     subprocess.run(basic, cwd=tmp_path / "basic", capture_output=True, check=True)
     result = launch(tmp_path / "local", *sweep, "hydra.launcher.slots=2")
     assert result.returncode == 0, result.stderr
-    folders = sorted((tmp_path / "basic" / "runs" / "default").iterdir())
+    folders = list(run_folders(tmp_path / "basic" / "runs" / "default"))
     assert len(folders) == 4
     for folder in folders:
         found = tmp_path / "local" / "runs" / "default" / folder.name
@@ -211,7 +216,7 @@ def test_runs_that_break_are_recorded_and_listed_and_the_others_finish(tmp_path:
     by_way = {next(item for item in one["overrides"] if ".way=" in item)[16:]: one for one in left.values()}
     assert by_way["raise"]["reason"] == "OSError: the cell broke"
     assert "in fail" in "\n".join(by_way["raise"]["traceback"])
-    assert by_way["exit"]["reason"] == "exited with code 3"
+    assert by_way["exit"]["reason"] == "SystemExit: exited with code 3"
     assert by_way["kill"]["reason"] == "killed by signal 9, SIGKILL (out of memory?)"
     assert all(one["reason"] in result.stderr for one in by_way.values())
     assert all(read_json(folder / "run.json")["status"] == "failed" for folder in left)
@@ -234,7 +239,7 @@ def test_a_value_and_a_seed_more_leave_what_was_trained_before_as_it_is(tmp_path
     more = launch(tmp_path, *TINY, "seq_len=20,30", "num_seeds=2")
     assert more.returncode == 0, more.stderr
     assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
-    assert len(list(tmp_path.glob("runs/default/*"))) == 2
+    assert len(list(run_folders(tmp_path / "runs"))) == 2
     members = read_runs([tmp_path / "runs"]).members
     assert sorted(zip(members["seq_len"], members["seed"], strict=True)) == [(20, 0), (20, 1), (30, 0), (30, 1)]
     assert set(members["status"]) == {"finished"}
@@ -260,6 +265,6 @@ def test_ctrl_c_commits_and_the_same_command_goes_on_to_the_same_bits(tmp_path: 
 
     result = launch(broken, *sweep)
     assert result.returncode == 0, result.stderr
-    for folder in (whole / "runs" / "default").iterdir():
+    for folder in run_folders(whole / "runs"):
         for seed in (0, 1):
             assert_same_records(folder, broken / "runs" / "default" / folder.name, seed)

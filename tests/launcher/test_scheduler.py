@@ -51,11 +51,11 @@ def final(endings: Sequence[Ending]) -> dict[int, Ending]:
 @pytest.mark.parametrize(
     ("target", "arguments", "reason", "trace"),
     [
-        (jobs.fail, (), "ValueError: the very", "raise ValueError"),
-        (jobs.interrupt, (), "KeyboardInterrupt", "raise KeyboardInterrupt"),
-        (jobs.fail_in_red, (), "RuntimeError: \ufffd[31mred\ufffd[0m", "raise RuntimeError"),
-        (jobs.leave, (3,), "exited with code 3", "sys.exit(code)"),
-        (jobs.leave, (0,), "exited with code 0", "sys.exit(code)"),
+        (jobs.fail, (), "ValueError: the very reason", "raise ValueError"),
+        (jobs.interrupt, (), "KeyboardInterrupt (no message)", "raise KeyboardInterrupt"),
+        (jobs.fail_in_red, (), "RuntimeError: \ufffd[31mred\ufffd[0m more", "raise RuntimeError"),
+        (jobs.leave, (3,), "SystemExit: exited with code 3", "sys.exit(code)"),
+        (jobs.leave, (0,), "SystemExit: exited with code 0", "sys.exit(code)"),
         (jobs.leave_at_once, (4,), "exited with code 4 before it had ended", ""),
         (jobs.be_killed, (), "killed by signal 9, SIGKILL (out of memory?)", ""),
         (jobs.crash, (), "killed by signal 11, SIGSEGV", ""),

@@ -1,4 +1,4 @@
-"""A sweep on one machine: composed and looked at here, trained in fresh processes, failures listed at the end."""
+"""A sweep on one machine: composed and looked at here, trained in fresh processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from hydra.core.utils import (
     JobStatus,
     configure_log,
     env_override,
-    filter_overrides,
     run_job,
     setup_globals,
 )
@@ -30,17 +29,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gradhorizon import runs, stopping
 from gradhorizon.config import ConfigError
-from gradhorizon.launcher import failures
-from gradhorizon.launcher.failures import Failure
+from gradhorizon.endings import record, record_without_folder
+from gradhorizon.failures import FAILURE_FILE, reason_of, traceback_of
 from gradhorizon.launcher.process import Job, ensure_fork_server
 from gradhorizon.launcher.scheduler import Ending, Limits, SlotScheduler
 from gradhorizon.launcher.slots import Slot, num_cores, slots_of
 from gradhorizon.launcher.worker import train_run
 from gradhorizon.progress import format_duration
-from gradhorizon.records import RecordsError
 from gradhorizon.settling import settle
-from gradhorizon.sweep import Skipped
-from gradhorizon.train import Look, RunError, look
+from gradhorizon.sweep import FailedRun, RunError, Skipped, labels, listing
+from gradhorizon.train import Look, look
 
 log = logging.getLogger(__name__)
 
@@ -54,22 +52,6 @@ class _Point:
     overrides: list[str]
     cfg: DictConfig
     seen: Look | None = None
-
-
-class _Return(JobReturn):
-    """What Hydra asks for a run's value; Hydra's own class writes a line before it raises a failed run's error."""
-
-    @property
-    def return_value(self) -> Any:
-        """What the run returned, or its error raised."""
-        if self.status == JobStatus.FAILED:
-            raise self._return_value
-        return self._return_value
-
-    @return_value.setter
-    def return_value(self, value: Any) -> None:
-        """Keep what it returned, or its error."""
-        self._return_value = value
 
 
 class LocalSweep:
@@ -101,7 +83,7 @@ class LocalSweep:
         self._slots, self._limits, self._preload = slots, limits, preload
         self._points: dict[int, _Point] = {}
         self._returns: dict[int, JobReturn] = {}
-        self._failures: list[Failure] = []
+        self._failures: list[FailedRun] = []
         self._total = 0
         self._started_at = time.monotonic()
 
@@ -124,7 +106,6 @@ class LocalSweep:
         first = next((job for job in source if job is not None), None)
         if first is not None:
             self._train(first, source)
-        self._say_failures()
         return [self._returns[number] for number in range(first_number, first_number + self._total)]
 
     def _train(self, first: Job, others: Iterator[Job | None]) -> None:
@@ -132,7 +113,8 @@ class LocalSweep:
         scheduler = SlotScheduler(slots, self._limits, self._context(first), self._say_start, self._take_end)
         scheduler.run(chain([first], others))
         if scheduler.is_interrupted:
-            self._say_failures()
+            if self._failures:
+                log.error("%s", listing(self._failures, self._total))
             log.error("stopped after %d of %d runs; launch the same command again to go on",
                       len(self._returns), self._total)  # fmt: skip
             raise SystemExit(stopping.EXIT_CODE)
@@ -191,8 +173,6 @@ class LocalSweep:
     def _run_here(self, point: _Point) -> JobReturn:
         done = run_job(self._task_function, point.cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self._hydra)
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
-        if done.status == JobStatus.FAILED:
-            self._failures.append(Failure(point.title, str(done._return_value), None))  # noqa: SLF001
         return done
 
     def _job(self, point: _Point) -> Job | None:
@@ -206,8 +186,10 @@ class LocalSweep:
                 return None
             _refuse_index(seen.device)
             runs.create(seen.folder)
-        except (ConfigError, RecordsError) as error:
-            self._fail(point, str(error), None)
+        except Exception as error:
+            log.debug("where it went wrong:", exc_info=True)
+            record_without_folder(point.cfg, point.overrides, reason_of(error), traceback_of(error), "composing")
+            self._fail(point, reason_of(error), None)
             return None
         self._points[point.number] = _Point(point.number, point.title, point.overrides, point.cfg, seen)
         name = JobRuntime.instance().get("name")
@@ -231,19 +213,22 @@ class LocalSweep:
             words = str(value) if isinstance(value, Skipped) else f"finished in {took}"
             self._close(point, JobStatus.COMPLETED, value, words)
         else:
-            failures.record(folder, ending.report, point.overrides, ending.attempt, ending.wall_s)
+            record(
+                folder / FAILURE_FILE, ending.report.reason, ending.report.traceback.splitlines(), point.overrides,
+                [state.seed for state in _seen(point).todo], attempt=ending.attempt, wall_s=ending.wall_s,
+            )  # fmt: skip
             if ending.is_retried:
                 self._say(logging.WARNING, point.title, f"failed, to be tried again: {ending.report.reason}")
             else:
                 self._fail(point, ending.report.reason, folder)
 
     def _fail(self, point: _Point, reason: str, folder: Path | None) -> None:
-        self._failures.append(Failure(point.title, reason, folder))
-        self._close(point, JobStatus.FAILED, RunError(f"Error: {reason}"), f"FAILED: {reason}")
+        self._failures.append(FailedRun(point.title, reason, folder))
+        self._close(point, JobStatus.FAILED, RunError(f"Error: {reason}", reason, folder), f"FAILED: {reason}")
 
     def _close(self, point: _Point, status: JobStatus, value: Any, words: str) -> None:
         task = OmegaConf.masked_copy(point.cfg, [str(key) for key in point.cfg if key != "hydra"])
-        done = _Return(
+        done = JobReturn(
             overrides=list(OmegaConf.to_container(point.cfg.hydra.overrides.task)),  # type: ignore[arg-type]
             cfg=task, hydra_cfg=OmegaConf.masked_copy(point.cfg, ["hydra"]), working_dir=str(Path.cwd()),
             task_name=JobRuntime.instance().get("name"), status=status,
@@ -253,32 +238,9 @@ class LocalSweep:
         self._say(logging.ERROR if status == JobStatus.FAILED else logging.INFO, point.title, words)
         self._hydra.callbacks.on_job_end(config=point.cfg, job_return=done)
 
-    def _say_failures(self) -> None:
-        if not self._failures:
-            return
-        log.error("%s", failures.listing(self._failures, self._total))
-        error = RunError(f"Error: {len(self._failures)} of {self._total} runs failed, as listed above")
-        for done in self._returns.values():
-            if done.status == JobStatus.FAILED:  # Hydra prints the first one's error, last of all
-                done.return_value = error
-
     def _say(self, level: int, title: str, words: str) -> None:
         elapsed = format_duration(time.monotonic() - self._started_at)
         log.log(level, "[%d/%d, %s] %s: %s", len(self._returns), self._total, elapsed, title, words)
-
-
-def labels(job_overrides: Sequence[Sequence[str]]) -> list[str]:
-    """What tells the runs of a sweep apart.
-
-    Args:
-        job_overrides: one list a run.
-
-    Example:
-        >>> labels([["model=gru", "seed=0"], ["model=lstm", "seed=0"]])
-        ['model=gru', 'model=lstm']
-    """
-    shared = set.intersection(*map(set, job_overrides))
-    return [" ".join(item for item in filter_overrides(own) if item not in shared) for own in job_overrides]
 
 
 def _is_module(name: str) -> bool:

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from gradhorizon import stopping
+from gradhorizon.failures import reason_of
 from gradhorizon.launcher.slots import Slot
 
 _GIB = 2**30
@@ -98,25 +99,15 @@ def _run(job: Job, slot: Slot) -> Report:
     except SystemExit as error:
         if stopping.is_requested():
             return Report("stopped")
-        return Report("failed", reason=f"exited with code {_code(error)}", traceback=traceback.format_exc())
+        return Report("failed", reason=reason_of(error), traceback=traceback.format_exc())
     except BaseException as error:  # noqa: BLE001, whatever it is ends this job alone
         traceback.print_exc()
-        words = str(error).strip().splitlines() or [""]
         return Report(
             "failed",
-            reason=_printable(f"{type(error).__name__}: {words[0]}".removesuffix(": ")),
+            reason=reason_of(error),
             traceback=traceback.format_exc(),
             is_final=isinstance(error, job.not_retried),
         )
-
-
-def _printable(text: str) -> str:
-    """`text` without what the launcher's terminal would act upon."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _code(error: SystemExit) -> int:
-    return error.code if isinstance(error.code, int) else int(error.code is not None)
 
 
 def _await_request(connection: Connection) -> None:

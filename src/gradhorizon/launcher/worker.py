@@ -11,8 +11,10 @@ from hydra.core.utils import JobRuntime, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from gradhorizon import runs, train
+from gradhorizon import train
 from gradhorizon.config import ConfigError
+from gradhorizon.failures import RunFailedError
+from gradhorizon.sweep import RunError
 
 
 def train_run(cfg: DictConfig, device: str, job_name: str) -> Any:
@@ -41,7 +43,7 @@ def train_run(cfg: DictConfig, device: str, job_name: str) -> Any:
     done = run_job(train.main, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
     if done.status == JobStatus.FAILED:
         error: BaseException = done._return_value  # noqa: SLF001, the property would write to standard error
-        while isinstance(error, train.RunError | runs.RunFailedError) and error.__cause__ is not None:
+        while isinstance(error, RunError | RunFailedError) and error.__cause__ is not None:
             error = error.__cause__
         raise error
     return done.return_value

@@ -80,7 +80,7 @@ class LocalLauncher(Launcher):
         from gradhorizon.config import ConfigError  # noqa: PLC0415, other applications only scan this module
         from gradhorizon.launcher.local import LocalSweep  # noqa: PLC0415
         from gradhorizon.launcher.scheduler import Limits  # noqa: PLC0415
-        from gradhorizon.train import RunError  # noqa: PLC0415
+        from gradhorizon.sweep import RunError  # noqa: PLC0415
 
         try:
             limits = Limits(*self._limits)

@@ -1,0 +1,130 @@
+"""What sweeps have asked for, written down when they start, so that what never began is missing, not unknown.
+
+``sweeps/<digest>.json`` in the experiment's folder holds one sweep's runs; the same sweep launched again is the same
+file. ``sweeps/<key>.failed.json`` says why a run of it failed that never had a folder, where ``<key>`` stands for its
+overrides. All names are relative, so that a folder can be copied. Imports neither torch nor Hydra nor pandas.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gradhorizon import failures
+
+SWEEPS_FOLDER = "sweeps"
+"""In the folder of an experiment."""
+
+_FAILED = ".failed.json"
+_OF_NO_RUN = ("runs_dir=", "hydra.", "hydra/", "plan=")
+
+
+@dataclass(frozen=True)
+class AskedRun:
+    """A run that a sweep has asked for.
+
+    Attributes:
+        key: stands for its overrides.
+        title: what tells it from others of its sweep.
+        overrides: what it is launched with.
+        identities: what its folder's name may end with (several where the device is not yet known); none if its
+            configuration is wrong.
+        run: the name its folder would be given, or its title.
+        seeds: members.
+        model: its label, None if that is not known.
+        task: the protocol, None if that is not known.
+        seq_len: T, None if that is not known.
+        num_steps: its budget in optimizer steps, None if that is not known.
+    """
+
+    key: str
+    title: str
+    overrides: list[str]
+    identities: list[str]
+    run: str
+    seeds: list[int]
+    model: str | None = None
+    task: str | None = None
+    seq_len: int | None = None
+    num_steps: int | None = None
+
+
+def key_of(overrides: Iterable[str]) -> str:
+    """Twelve hexadecimal digits that stand for overrides, in any order.
+
+    Args:
+        overrides: as Hydra has them.
+    """
+    return _digest(sorted(own_overrides(overrides)))
+
+
+def own_overrides(overrides: Iterable[str]) -> list[str]:
+    """Overrides without those that say where and how to launch.
+
+    Args:
+        overrides: as Hydra has them.
+    """
+    return [item for item in map(str, overrides) if not item.lstrip("+~").startswith(_OF_NO_RUN)]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_asked(sweeps: Path) -> Iterator[AskedRun]:
+    """What all sweeps of an experiment have asked for; records that are damaged tell nothing.
+
+    Args:
+        sweeps: the folder `SWEEPS_FOLDER` of an experiment.
+    """
+    for path in sorted(sweeps.glob("*.json")):
+        if path.name.endswith(_FAILED):
+            continue
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            yield from [_parsed(run) for run in json.loads(path.read_text(encoding="utf-8"))["runs"]]
+
+
+def _parsed(run: dict[str, Any]) -> AskedRun:
+    found = AskedRun(**{field.name: run[field.name] for field in fields(AskedRun)})
+    numbers = [*found.seeds, *(number for number in (found.seq_len, found.num_steps) if number is not None)]
+    words = [found.key, found.title, found.run, *found.identities, *found.overrides]
+    words += [word for word in (found.model, found.task) if word is not None]
+    if not all(isinstance(number, int) for number in numbers) or not all(isinstance(word, str) for word in words):
+        raise TypeError("a record of another kind")
+    return found
+
+
+def failure_of(sweeps: Path, run: AskedRun) -> failures.Failure | None:
+    """Why a run failed that never had a folder; None if it did not.
+
+    Args:
+        sweeps: the folder `SWEEPS_FOLDER` of its experiment.
+        run: what was asked for.
+    """
+    path = sweeps / f"{run.key}{_FAILED}"
+    return failures.read_failure(path) if path.exists() else None
+
+
+def failure_path(experiment: Path, overrides: Iterable[str]) -> Path:
+    """Where it is written why a run of a sweep failed that never had a folder.
+
+    Args:
+        experiment: the experiment's folder.
+        overrides: what the run is launched with.
+    """
+    return experiment / SWEEPS_FOLDER / f"{key_of(overrides)}{_FAILED}"
+
+
+def record_path(experiment: Path, runs: Sequence[AskedRun]) -> Path:
+    """Where it is written what a sweep asks for: the same sweep launched again has the same place.
+
+    Args:
+        experiment: the experiment's folder.
+        runs: all runs of the sweep there.
+    """
+    return experiment / SWEEPS_FOLDER / f"{_digest([asdict(run) for run in runs])}.json"

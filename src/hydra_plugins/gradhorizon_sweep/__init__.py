@@ -1,0 +1,1 @@
+"""Hydra's way to gradhorizon's own sweeper: ``hydra/sweeper=gradhorizon``."""

@@ -1,0 +1,51 @@
+"""The plug-in: what Hydra finds, imports at every start (so nothing heavy here), and asks to sweep.
+
+No ``from __future__ import annotations``: Hydra executes the module before it is known by name, which dataclasses need.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+
+@dataclass
+class GradhorizonSweeperConf(BasicSweeperConf):
+    """Arguments of `GradhorizonSweeper`, which are those of Hydra's own."""
+
+    _target_: str = "hydra_plugins.gradhorizon_sweep.sweeper.GradhorizonSweeper"
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="gradhorizon", node=GradhorizonSweeperConf, provider="gradhorizon"
+)
+
+
+class GradhorizonSweeper(BasicSweeper):
+    """Hydra's own grid of runs, which is written down before it starts and summed up when it is over.
+
+    Under every launcher: what its runs have come to is handed back here, and to no callback.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """What came of each run, batch by batch.
+
+        Args:
+            arguments: overrides, some with several values.
+        """
+        from gradhorizon import sweeping  # noqa: PLC0415, other applications only scan this module
+
+        if self.config is None or self.hydra_context is None or self.launcher is None:
+            raise RuntimeError("a sweeper must be set up before it sweeps")
+        config, loader, launcher = self.config, self.hydra_context.config_loader, self.launcher
+        parser = OverridesParser.create(config_loader=loader)
+        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
+        Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        return sweeping.sweep(
+            self.split_arguments(parsed, self.max_batch_size),
+            lambda overrides: loader.load_sweep_config(config, overrides),
+            lambda batch, first: launcher.launch(batch, initial_job_idx=first),
+        )
