@@ -110,7 +110,7 @@ def _as_config_error(group: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         cause = error.__cause__
-        words = str(cause) if isinstance(cause, ValueError) else str(error)
+        words = str(cause) if isinstance(cause, ValueError) else str(error).partition(", set env var")[0]
         raise ConfigError(f"{group}: {words}") from error
     except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{group}: {error}") from error
