@@ -1,5 +1,7 @@
 """Random compositions of the configuration: each trains two steps, or is refused quickly with one clear message.
 
+Those with a key that nothing reads, in whatever group and with or without a plus, are refused and write nothing.
+
 ``python -m tests.fuzz --examples 2000`` draws that many and fails at the first that does neither, shrunk to its
 smallest form. The tests draw fewer.
 """
@@ -26,6 +28,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.records import RecordsError, read_runs
 from gradhorizon.train import launch
@@ -63,6 +66,9 @@ ECONOMY = {
     "state_jacobians": ("num_samples=1", "num_projections=2"),
 }
 """Settings that keep a measurement short; drawn or left out, so that defaults are met too."""
+
+NO_KEYS = ("typo", "Seed", "num_step", "schedul", "hidden", "lrr", "seq_length", "maximum", "_partial", "x")
+"""Names that nothing in the configuration takes, wherever they stand."""
 
 UNWANTED = ("runs_dir", "plan", "device", "num_steps", "logger", "num_threads")
 
@@ -118,6 +124,47 @@ def compositions(draw: st.DrawFn) -> list[str]:
     for key in draw(st.lists(st.sampled_from(sorted(keys)), max_size=2, unique=True)):
         overrides.append(f"++{key}={draw(st.sampled_from(HOSTILE))}")
     return overrides
+
+
+@st.composite
+def unknown_keys(draw: st.DrawFn) -> tuple[list[str], str]:
+    """Overrides of a composition that would train, and one with a key that nothing reads, at the root or in a group."""
+    chosen = {group: draw(st.sampled_from(_names(group))) for group in GROUPS}
+    chosen["model"] = chosen["model"].replace("external", "lstm")
+    measured = draw(st.sampled_from(_names("measurement")))
+    places = ["", *(f"{group}." for group in (*GROUPS, "logger")), "model.cell.", "model.readout."]
+    places += [f"measurement.{measured}.", f"measurement.{measured}.schedule.", f"measurement.{NO_KEYS[0]}."]
+    sign = draw(st.sampled_from(("", "+", "++", "~")))
+    key = f"{draw(st.sampled_from(places))}{draw(st.sampled_from(NO_KEYS))}"
+    value = "" if sign == "~" else f"={draw(st.sampled_from(('1', '0.5', 'null', 'text', '[1]', '{a:1}')))}"
+    choices = [f"{group}={name}" for group, name in chosen.items()]
+    return [*FIXED, *choices, f"measurement=[{measured}]"], f"{sign}{key}{value}"
+
+
+def check_refusal_of_key(overrides: Sequence[str], wrong: str, folder: Path) -> None:
+    """Hold one unknown key to the promise: one line that names it and the nearest, no plus where none helps, no file.
+
+    Args:
+        overrides: what would train.
+        wrong: the override with the key.
+        folder: an empty folder for the runs.
+    """
+    every = [*overrides, wrong, f"runs_dir={folder}"]
+    words = ""
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            cfg = compose("train", overrides=every)
+        launch(cfg)
+    except ConfigError as error:
+        words = str(error)
+    except (HydraException, ValueError) as error:
+        words = explanation(error, every)
+    key = wrong.lstrip("+~").partition("=")[0]
+    assert key.partition(".")[0] in words, f"accepted, or not named: {wrong}: {words}"
+    assert "nearest is" in words or "leave it out" in words, f"without a way out: {words}"
+    assert "\n" not in words, f"more than one line: {words}"
+    assert f"+{key}" not in words, f"recommends what is wrong: {words}"
+    assert list(folder.rglob("*")) == [], f"refused, but left files: {words}"
 
 
 def outcome(overrides: Sequence[str], folder: Path) -> str:
@@ -180,6 +227,26 @@ def fuzz(examples: int, is_random: bool) -> Counter[str]:
     return ends
 
 
+def fuzz_keys(examples: int, is_random: bool) -> None:
+    """Draw unknown keys in every group and hold each to the promise.
+
+    Args:
+        examples: how many.
+        is_random: others at every call, not the same.
+    """
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=not is_random,
+        suppress_health_check=list(HealthCheck), print_blob=False,
+    )  # fmt: skip
+    @given(unknown_keys())
+    def each_is_refused(drawn: tuple[list[str], str]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            check_refusal_of_key(*drawn, Path(folder))
+
+    each_is_refused()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw as many compositions as asked for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -189,6 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     importlib.import_module("gradhorizon.fitting")  # whose imports no refusal is charged with
     ends = fuzz(options.examples, options.random)
+    fuzz_keys(options.examples, options.random)
+    sys.stdout.write(f"{options.examples} unknown keys refused, ")
     sys.stdout.write(", ".join(f"{count} {end}" for end, count in sorted(ends.items())) + "\n")
     return 0
 

@@ -25,7 +25,7 @@ from gradhorizon.arguments import check_arguments
 from gradhorizon.config import ConfigError
 from gradhorizon.records import RecordsError
 from gradhorizon.train import launch
-from tests.fuzz import fuzz, outcome
+from tests.fuzz import fuzz, fuzz_keys, outcome
 from tests.runs_on_disk import TINY, composed, run
 from tests.synthetic_runs import SyntheticRun
 
@@ -38,6 +38,10 @@ SHORT = ("num_steps=4", "val_every_steps=2", "num_seeds=1", "~measurement.gates"
 
 def test_a_few_random_compositions_train_or_are_refused() -> None:
     assert sum(fuzz(2, is_random=False).values()) == 2
+
+
+def test_unknown_keys_are_refused_in_whatever_group_they_stand() -> None:
+    fuzz_keys(8, is_random=False)
 
 
 @pytest.mark.slow

@@ -380,10 +380,10 @@ def test_a_schedule_whose_steps_were_not_kept_is_refused(finished: Path, caplog:
     [
         ([], "Name what to measure, such as measurement=lyapunov_spectrum. There are: "),
         (["measurement=parameter_gradients"], "read while a step is taken, and a finished run takes none"),
-        (["measurement=no_such_quantity"], "Could not find 'measurement/no_such_quantity'. There are: "),
+        (["measurement=no_such_quantity"], "`measurement`=no_such_quantity is not there; the nearest is"),
         (["measurement.gates.schedule.num_points=3"], "Name what to measure"),
-        (["measurement=gates", "measurement.gates.color=3"], "Could not override 'measurement.gates.color'"),
-        (["measurement=gates", "+measurement.gates.color=3"], "unexpected keyword argument 'color'"),
+        (["measurement=gates", "measurement.gates.color=3"], "`measurement.gates.color` is no argument of"),
+        (["measurement=gates", "+measurement.gates.color=3"], "`measurement.gates.color` is no argument of"),
         (["measurement=[gates"], "no viable alternative"),
         (["measurement=gates", "seq_len=3"], "(what trained is fixed), got seq_len=3"),
         (["measurement=[]", "+measurement.mine._target_=no_such_package.Mine"], "measurement mine: "),

@@ -132,6 +132,9 @@ def validate(cfg: DictConfig) -> RunConfig:
     Raises:
         ConfigError: a value out of range or of the wrong type, or a label that belongs to another cell.
     """
+    absent = next((name for name in RunConfig.__dataclass_fields__ if _is_absent(cfg, name)), None)
+    if absent is not None:
+        raise ConfigError(f"`{absent}` {demand(absent)}, got nothing; write {absent}=…")
     # Hydra appends its own node to the task's configuration only under `hydra`, which is not ours to check.
     fields = {name: cfg._get_node(name) for name in RunConfig.__dataclass_fields__}  # noqa: SLF001
     try:
@@ -145,6 +148,21 @@ def validate(cfg: DictConfig) -> RunConfig:
     _check_groups(run)
     _check_model(run.model)
     return run
+
+
+def _is_absent(cfg: DictConfig, name: str) -> bool:
+    return name not in cfg or OmegaConf.is_missing(cfg, name)
+
+
+def demand(name: str) -> str:
+    """What a key of the root must be: of a group the name of a file, of those that are shipped or of one's own.
+
+    Args:
+        name: the key.
+    """
+    options = ", ".join(sorted(path.stem for path in (CONF_DIR / name).glob("*.yaml")))
+    words = f"must be the name of a configuration file, such as {options}" if options else "must have a value"
+    return f"{words}; for none write measurement=[]" if name == "measurement" else words
 
 
 @cache

@@ -20,9 +20,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.cells.cell import Recurrent
+from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.ensemble import forked_rng
 from gradhorizon.kernels.contract import check_contract
+from gradhorizon.keys import check_keys
 from gradhorizon.measurements.kernel_gate import (
     TOLERANCES,
     check_independent_samples,
@@ -147,11 +149,14 @@ def external_subject(target: str, overrides: Sequence[str]) -> Subject:
 def _built(overrides: Sequence[str]) -> tuple[str, object]:
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            model = compose("train", overrides=["logger=none", *overrides]).model
+            cfg = compose("train", overrides=["logger=none", *overrides])
+        check_keys(cfg)
+        model = cfg.model
         with forked_rng(0):
             return str(model.label), instantiate(model.cell)(input_size=INPUT_SIZE)
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ConfigError(f"the cell cannot be built: {' '.join(str(error).split())}") from error
+        words = explanation(error, overrides) if isinstance(error, HydraException) else " ".join(str(error).split())
+        raise ConfigError(f"the cell cannot be built: {words.removeprefix('Error: ')}") from error
 
 
 def _name(cell: Recurrent) -> str:

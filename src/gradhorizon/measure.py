@@ -21,13 +21,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.absent_tables import can_be_added, remedy
+from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.help_text import listed
+from gradhorizon.keys import check_keys
 from gradhorizon.late_measurement import FinishedRun, Tally
 from gradhorizon.progress import format_duration
 from gradhorizon.records import RecordsError
@@ -70,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gradhorizon-measure",
         usage="%(prog)s [--device D] RUN... measurement=NAME [setting ...]",
         description=__doc__,
-        epilog=_EXAMPLES,
+        epilog=f"{_EXAMPLES}\nmeasurements:\n{listed('measurement')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -113,11 +116,10 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             cfg = compose("train", overrides=own)
-    except MissingConfigException as error:
-        raise ConfigError(f"{str(error).splitlines()[0].rstrip('.')}. {_available()}") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        words = " ".join(str(error).split())
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        words = explanation(error, own).removeprefix("Error: ")
         raise ConfigError(words if is_chosen else f"{words}. {_NAME_ONE}. {_available()}") from error
+    check_keys(cfg)
     if not cfg.measurement:
         raise ConfigError(f"{_NAME_ONE}. {_available()}")
     for name, node in cfg.measurement.items():

@@ -124,8 +124,9 @@ def _as_config_error(group: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         cause = error.__cause__
-        has_said_all = isinstance(cause, ValueError) and str(cause).strip()
-        raise ConfigError(f"{group}: {cause if has_said_all else ' '.join(str(error).split())}") from error
+        words = cause if isinstance(cause, ValueError) and str(cause).strip() else error
+        said = " ".join(str(words).partition(", set env var")[0].split()) if words is error else words
+        raise ConfigError(f"{group}: {said}") from error
     except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{group}: {error if str(error).strip() else reason_of(error)}") from error
     except Exception as error:

@@ -21,6 +21,7 @@ from typing import Any
 
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.record_files import DamagedFileError, is_whole, read_json
+from gradhorizon.spelling import canonical, spelled
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "pandas", "pya
 
 
 def identity(run: RunConfig, device: str) -> str:
-    """Ten hexadecimal digits that name all that can change a member's numbers.
+    """Ten hexadecimal digits that name all that can change a member's numbers, however a number is spelled.
 
     Args:
         run: the resolved configuration.
@@ -47,6 +48,7 @@ def identity(run: RunConfig, device: str) -> str:
     content["model"] = {name: value for name, value in run.model.items() if name not in ("color", "marker")}
     content["device"] = device.split(":", maxsplit=1)[0]
     content["results_version"] = RESULTS_VERSION
+    content = {name: canonical(value, RunConfig.__annotations__.get(name, "")) for name, value in content.items()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -58,7 +60,7 @@ def readable_name(run: RunConfig, task_name: str, overrides: Sequence[str]) -> s
         task_name: the protocol's name.
         overrides: command-line overrides of this run.
     """
-    others = [item.lstrip("+~") for item in overrides if _is_named(item)]
+    others = [spelled(item).lstrip("+~") for item in overrides if _is_named(item)]
     parts = [str(run.model["label"]), task_name, f"T{run.seq_len}", *others]
     return re.sub(r"[^\w.=+-]+", "_", "-".join(parts))[:100].rstrip("-_.")
 

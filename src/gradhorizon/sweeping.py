@@ -18,6 +18,7 @@ from gradhorizon import asked, runs, stopping
 from gradhorizon.asked import AskedRun
 from gradhorizon.config import ConfigError, validate
 from gradhorizon.failures import reason_of
+from gradhorizon.keys import check_keys
 from gradhorizon.record_files import write_json
 from gradhorizon.sweep import FailedRun, Plan, RunError, Skipped, labels, listing, total
 from gradhorizon.tables import RecordsError
@@ -85,6 +86,10 @@ def _write_down(job_overrides: Sequence[Sequence[str]], compose: Compose) -> Non
     found: dict[Path, list[AskedRun]] = {}
     for title, overrides in zip(labels(job_overrides), job_overrides, strict=True):
         cfg = compose(list(overrides))
+        try:
+            check_keys(cfg)
+        except ConfigError as error:  # what nothing reads would be trained without it
+            raise RunError(f"Error: {error}") from error
         with suppress(Exception):  # where even these cannot be resolved, nobody knows where to write
             experiment = Path(cfg.runs_dir) / cfg.experiment_name
             if not cfg.plan:

@@ -6,25 +6,41 @@ Heavy packages are imported where they are used, so that a finished run is skipp
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.core.utils import env_override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import gpus, runs, stopping
 from gradhorizon.absent_tables import OF_TRAINING, remedy
+from gradhorizon.composition import explanation, is_explained
 from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, validate
 from gradhorizon.endings import forget_without_folder, marked, told
+from gradhorizon.keys import check_keys
 from gradhorizon.settling import settle
 from gradhorizon.sweep import Plan, Skipped
 from gradhorizon.task_names import task_name
 
 log = logging.getLogger(__name__)
+
+
+def _help_text() -> str:
+    from gradhorizon.help_text import help_text
+
+    return help_text()
+
+
+OmegaConf.register_new_resolver("gradhorizon.help", _help_text, replace=True)  # which --help alone resolves
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
@@ -45,12 +61,30 @@ def main(cfg: DictConfig) -> Plan | Skipped | None:
 
 
 def command() -> None:
-    """What the shell calls: `main`, with a word in place of a traceback for Ctrl-C."""
+    """What the shell calls: `main`, with words in place of tracebacks for Ctrl-C and for what cannot be composed.
+
+    Raises:
+        SystemExit: it was interrupted, or refused.
+    """
     try:
-        main()
+        # Hydra would print what goes wrong itself, with advice that is not always right.
+        with env_override({"HYDRA_FULL_ERROR": "1"}):
+            main()
     except KeyboardInterrupt:
         log.warning("stopped; launch the same command again to go on")
         raise SystemExit(stopping.EXIT_CODE) from None
+    except (HydraException, ValueError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_explained(error):
+            raise
+        sys.stderr.write(f"{explanation(error, _overrides())}\n")
+        raise SystemExit(1) from error
+
+
+def _overrides() -> list[str]:
+    """What the command line overrides, and where it says that further configuration files are."""
+    options = get_args_parser().parse_args()
+    places = [f"hydra.searchpath=[{Path(options.config_dir).resolve()}]"] if options.config_dir else []
+    return [*options.overrides, *places]
 
 
 @dataclass(frozen=True)
@@ -103,10 +137,11 @@ def look(cfg: DictConfig) -> Look:
         ConfigError: the configuration cannot run.
         RecordsError: what is on disk cannot be read.
     """
+    check_keys(cfg)
     run = validate(cfg)
     device = resolve_device(run.device)
     identity = runs.identity(run, device)
-    experiment = Path(run.runs_dir) / run.experiment_name
+    experiment = _runs_dir(run) / run.experiment_name
     folder = runs.find(experiment, identity) or experiment / f"{_readable_name(run)}-{identity}"
     states = [runs.member_state(folder, seed) for seed in range(run.seed, run.seed + run.num_seeds)]
     return Look(run, device, identity, folder, states, runs.launch_facts(device, run))
@@ -138,6 +173,16 @@ def launch(cfg: DictConfig) -> Launched:
     else:
         settle(seen.folder)
     return Launched(seen.folder)
+
+
+def _runs_dir(run: RunConfig) -> Path:
+    """The folder of all runs; a relative one is below the folder of the launch, wherever Hydra has gone since."""
+    try:
+        folder = Path(run.runs_dir).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"`runs_dir` must be a folder, got {run.runs_dir}: {error}") from error
+    has_left = HydraConfig.initialized() and HydraConfig.get().job.chdir
+    return Path(HydraConfig.get().runtime.cwd) / folder if has_left else folder
 
 
 def resolve_device(name: str) -> str:
