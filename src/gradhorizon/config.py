@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -163,6 +164,23 @@ def demand(name: str) -> str:
     options = ", ".join(sorted(path.stem for path in (CONF_DIR / name).glob("*.yaml")))
     words = f"must be the name of a configuration file, such as {options}" if options else "must have a value"
     return f"{words}; for none write measurement=[]" if name == "measurement" else words
+
+
+def runs_root(runs_dir: str) -> Path:
+    """The folder of all runs; a relative one is below the folder of the launch, wherever Hydra has gone since.
+
+    Args:
+        runs_dir: as it is configured.
+
+    Raises:
+        ConfigError: it names a user whose home is not known.
+    """
+    try:
+        folder = Path(runs_dir).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"`runs_dir` must be a folder, got {runs_dir}: {error}") from error
+    has_left = HydraConfig.initialized() and HydraConfig.get().job.chdir
+    return Path(HydraConfig.get().runtime.cwd) / folder if has_left else folder
 
 
 @cache

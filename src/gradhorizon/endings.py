@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import asked, stopping
-from gradhorizon.config import ConfigError
+from gradhorizon.config import ConfigError, runs_root
 from gradhorizon.failures import (
     FAILURE_FILE,
     RunFailedError,
@@ -135,7 +135,7 @@ def record_without_folder(
         phase: what was being done.
     """
     with suppress(Exception):  # where nobody knows in which experiment, its line in place must do
-        path = asked.failure_path(Path(cfg.runs_dir) / cfg.experiment_name, overrides)
+        path = asked.failure_path(runs_root(cfg.runs_dir) / cfg.experiment_name, overrides)
         if path.parent.is_dir() and not cfg.plan:
             record(path, reason, lines, asked.own_overrides(overrides), (), phase=phase)
 
@@ -162,6 +162,7 @@ def told(error: BaseException, cfg: DictConfig) -> Skipped:
 
     Raises:
         RunError: it was not skipped.
+        SystemExit: it was no run of a sweep, and Python prints why.
     """
     log.debug("where it went wrong:", exc_info=error)
     folder = attached(error, "folder")
@@ -177,7 +178,11 @@ def told(error: BaseException, cfg: DictConfig) -> Skipped:
         log.error("  #%s FAILED: %s", HydraConfig.get().job.num, reason)
     is_plain = folder is not None or isinstance(error, ConfigError | RecordsError)
     where = "" if is_plain else "; hydra.verbose=true shows where"
-    raise RunError(f"Error: {reason_of(error)}{where}", reason, folder) from error
+    refusal = RunError(f"Error: {reason_of(error)}{where}", reason, folder)
+    refusal.__cause__ = error
+    if _is_sweep():
+        raise refusal
+    raise SystemExit(str(refusal)) from refusal  # of a RunError, Hydra would first print all overrides
 
 
 def _is_sweep() -> bool:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import asked, runs, stopping
 from gradhorizon.asked import AskedRun
-from gradhorizon.config import ConfigError, validate
+from gradhorizon.config import ConfigError, runs_root, validate
 from gradhorizon.failures import reason_of
 from gradhorizon.keys import check_keys
 from gradhorizon.record_files import write_json
@@ -91,7 +91,7 @@ def _write_down(job_overrides: Sequence[Sequence[str]], compose: Compose) -> Non
         except ConfigError as error:  # what nothing reads would be trained without it
             raise RunError(f"Error: {error}") from error
         with suppress(Exception):  # where even these cannot be resolved, nobody knows where to write
-            experiment = Path(cfg.runs_dir) / cfg.experiment_name
+            experiment = runs_root(cfg.runs_dir) / cfg.experiment_name
             if not cfg.plan:
                 found.setdefault(experiment, []).append(asked_run(cfg, title, overrides))
     for experiment, own in found.items():

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from gradhorizon import gpus, runs, stopping
 from gradhorizon.absent_tables import OF_TRAINING, remedy
 from gradhorizon.composition import explanation, is_explained
-from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, validate
+from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, runs_root, validate
 from gradhorizon.endings import forget_without_folder, marked, told
 from gradhorizon.keys import check_keys
 from gradhorizon.settling import settle
@@ -66,15 +66,20 @@ def command() -> None:
     Raises:
         SystemExit: it was interrupted, or refused.
     """
+    shows_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         # Hydra would print what goes wrong itself, with advice that is not always right.
         with env_override({"HYDRA_FULL_ERROR": "1"}):
             main()
+    except SystemExit as ended:
+        if shows_traceback and isinstance(ended.__cause__, HydraException):
+            raise ended.__cause__ from None
+        raise
     except KeyboardInterrupt:
         log.warning("stopped; launch the same command again to go on")
         raise SystemExit(stopping.EXIT_CODE) from None
     except (HydraException, ValueError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_explained(error):
+        if shows_traceback or not is_explained(error):
             raise
         sys.stderr.write(f"{explanation(error, _overrides())}\n")
         raise SystemExit(1) from error
@@ -141,7 +146,7 @@ def look(cfg: DictConfig) -> Look:
     run = validate(cfg)
     device = resolve_device(run.device)
     identity = runs.identity(run, device)
-    experiment = _runs_dir(run) / run.experiment_name
+    experiment = runs_root(run.runs_dir) / run.experiment_name
     folder = runs.find(experiment, identity) or experiment / f"{_readable_name(run)}-{identity}"
     states = [runs.member_state(folder, seed) for seed in range(run.seed, run.seed + run.num_seeds)]
     return Look(run, device, identity, folder, states, runs.launch_facts(device, run))
@@ -173,16 +178,6 @@ def launch(cfg: DictConfig) -> Launched:
     else:
         settle(seen.folder)
     return Launched(seen.folder)
-
-
-def _runs_dir(run: RunConfig) -> Path:
-    """The folder of all runs; a relative one is below the folder of the launch, wherever Hydra has gone since."""
-    try:
-        folder = Path(run.runs_dir).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"`runs_dir` must be a folder, got {run.runs_dir}: {error}") from error
-    has_left = HydraConfig.initialized() and HydraConfig.get().job.chdir
-    return Path(HydraConfig.get().runtime.cwd) / folder if has_left else folder
 
 
 def resolve_device(name: str) -> str:
