@@ -17,6 +17,7 @@ from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.initialization import gaussian
 from gradhorizon.cells.lstm import LSTM
 from gradhorizon.kernels.casting import NoComplexFormatError
+from gradhorizon.kernels.conduct import ConductError
 from gradhorizon.measurements import kernel_gate
 from gradhorizon.measurements.kernel_gate import (
     TOLERANCES,
@@ -28,6 +29,7 @@ from gradhorizon.measurements.kernel_gate import (
     kernel_errors,
 )
 from tests.models import MODELS, build_cell
+from tests.odd_cells import CountsInAList
 from tests.sound_cells import ComplexDiagonal, Dropout
 from tests.synthetic_cells import ClockedReader
 from tests.wrong_cells import Mixing, Noisy, WrongWhereItIsMeasured
@@ -298,3 +300,9 @@ def test_cells_that_differ_in_a_function_alone_are_not_taken_for_one() -> None:
     first, second, third = (configuration(Activated(own)) for own in (torch.tanh, torch.relu, torch.tanh))
     assert first == third
     assert first != second
+
+
+@pytest.mark.parametrize("period", [2, 3, 5, 7])
+def test_cell_that_counts_its_calls_is_refused_in_the_mode_in_which_it_is_measured(period: int) -> None:
+    with pytest.raises(ConductError, match="must keep nothing between calls"):
+        check_kernel(CountsInAList(2, 4, period), "cpu", torch.float64, training=False)

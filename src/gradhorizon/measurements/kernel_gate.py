@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gradhorizon.cells.cell import Recurrent, State, select_step
 from gradhorizon.kernels.casting import cast
-from gradhorizon.kernels.conduct import NOISE, ConductError
+from gradhorizon.kernels.conduct import LENGTHS, NOISE, ConductError, check_repeats
 from gradhorizon.kernels.surroundings import own_surroundings
 
 TOLERANCES: dict[torch.dtype, float] = {
@@ -73,12 +73,15 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
     Raises:
         KernelMismatchError: an error above `TOLERANCES`, or one that is NaN; or the loop itself gives other numbers
             when it is run again.
+        ConductError: in evaluation mode, the cell keeps something between calls.
         ValueError: another dtype.
     """
     device = torch.device(device)
     key = (*configuration(cell), device, dtype, training, torch.backends.cudnn.enabled)
     if key in _passed:
         return
+    if not training:
+        _check_repeats(cell)
     errors = kernel_errors(cell, device, dtype, training=training)
     for quantity, error in errors.items():
         if not error <= TOLERANCES[dtype]:
@@ -174,6 +177,15 @@ def check_independent_samples(cell: Recurrent, batch_size: int = 3) -> None:
             "dimension 0"
         )
     _passed.add(key)
+
+
+def _check_repeats(cell: Recurrent) -> None:
+    with own_surroundings():
+        loop = cast(copy.deepcopy(cell), torch.float64, "cpu").eval()
+        draws = _draws(cell, torch.float64, max(LENGTHS), batch_size=2)
+        x, state = draws["x"], tuple(draws[f"state/{name}"] for name in cell.state_shapes)
+        with torch.no_grad():
+            check_repeats(loop, lambda length: _run_steps(loop, x[:, :length], state), tolerance=TOLERANCES[x.dtype])
 
 
 def _draws(cell: Recurrent, dtype: torch.dtype, input_len: int, batch_size: int) -> dict[str, Tensor]:
