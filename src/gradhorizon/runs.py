@@ -25,7 +25,7 @@ from gradhorizon.spelling import canonical, spelled
 
 log = logging.getLogger(__name__)
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Bumped with every **Affects results** entry of CHANGELOG.md: runs of different versions are never pooled."""
 
 
