@@ -75,6 +75,9 @@ def command() -> None:
         if shows_traceback and isinstance(ended.__cause__, HydraException):
             raise ended.__cause__ from None
         raise
+    except BrokenPipeError:  # as in `gradhorizon --help | head`: whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         log.warning("stopped; launch the same command again to go on")
         raise SystemExit(stopping.EXIT_CODE) from None
