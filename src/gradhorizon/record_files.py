@@ -119,7 +119,7 @@ def read_parquet(path: Path) -> pa.Table:
         RecordsError: it cannot be read.
     """
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, partitioning=None)  # a folder may be called `a=1`
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
