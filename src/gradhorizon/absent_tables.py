@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pkgutil import resolve_name
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from gradhorizon.shipped_models import CONF_DIR
+from gradhorizon.signatures import class_value
 
 OF_TRAINING = ("metrics",)
 """Tables that training itself writes, whatever is measured."""
@@ -42,7 +42,7 @@ def can_be_added(table: str, measurements: Mapping[str, Any] | None = None) -> b
     if table in OF_TRAINING:
         return False
     try:
-        return bool(resolve_name(_target(table, measurements)).is_added_later)
+        return bool(class_value(_target(table, measurements), "is_added_later"))
     except Exception:  # noqa: BLE001, whatever an unknown measurement raises is said where it is built
         return True
 

@@ -9,11 +9,13 @@ import ast
 import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 _MOST_HOPS = 8  # between the name that a package offers and the file that defines it
 _NOT_A_PARENT = ("object", "ABC", "Generic", "Protocol")
@@ -58,6 +60,34 @@ def find_signature(target: str) -> Signature | None:
         return None
     names = {item.name: "" for item in found if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)}
     return Signature(names, any(item.kind == item.VAR_KEYWORD for item in found))
+
+
+@cache
+def class_value(target: str, name: str) -> Any:
+    """What the class at `target`, or one that it inherits from, says that its variable `name` is.
+
+    Args:
+        target: import path.
+        name: of a class variable.
+
+    Raises:
+        Exception: whatever an import raises, where the source alone does not say.
+    """
+    try:
+        return _class_value(*_definition(*_split(target)), name)
+    except (_UnreadableError, ValueError):
+        return getattr(resolve_name(target), name)
+
+
+def _class_value(definition: _Definition, module: str, name: str) -> Any:
+    for item in definition.body:
+        targets = [item.target] if isinstance(item, ast.AnnAssign) else getattr(item, "targets", [])
+        if name in map(ast.unparse, targets) and isinstance(item, ast.Assign | ast.AnnAssign) and item.value:
+            return ast.literal_eval(item.value)
+    for parent in _parents(definition):
+        with suppress(_UnreadableError):
+            return _class_value(*_definition(module, parent), name)
+    raise _UnreadableError(name)
 
 
 def summary(target: str) -> str:
@@ -171,10 +201,14 @@ def _of_fields(definition: ast.ClassDef, module: str) -> Signature:
 
 
 def _of_parents(definition: ast.ClassDef, module: str) -> Iterator[Signature]:
-    for base in definition.bases:
+    return (_signature(*_definition(module, name)) for name in _parents(definition))
+
+
+def _parents(definition: _Definition) -> Iterator[str]:
+    for base in definition.bases if isinstance(definition, ast.ClassDef) else ():
         name = ast.unparse(base).partition("[")[0]
         if name.rpartition(".")[2] in _NOT_A_PARENT:
             continue
         if not isinstance(base, ast.Name):
             raise _UnreadableError(name)
-        yield _signature(*_definition(module, name))
+        yield name
