@@ -25,11 +25,14 @@ SETS = {
 NUMERICAL = (
     "tests/analysis",
     "tests/cells",
+    "tests/kernels",
     "tests/measurements",
     "tests/theory",
+    "tests/user_modules",
     "tests/test_ensemble.py",
     "tests/test_network.py",
     "tests/test_profiles.py",
+    "tests/test_read_ends.py",
     "tests/test_readouts.py",
     "tests/test_unroll.py",
 )
