@@ -23,9 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from analysis.growth import MIN_SEEDS, Interval, Lags, Norms, growth_rate, rate_interval
+from analysis.straight_line import covariance_of_neighbours, fit_line, signed_root
 
 EXPONENTIAL = "exponential"
 POWER_LAW = "power law"
@@ -46,6 +48,8 @@ MAX_SCATTER = 0.1
 """Scatter about the better line as a share of that line's change, above which it is too much to tell a law through."""
 MAX_MISFIT = 0.036
 """Structured misfit m above which the profile follows neither law: an LSTM at initialisation has 0.01 at T = 100."""
+MAX_COMMON_SHARE = 0.8
+"""Share of that misfit that the mean over seeds of what is left over must keep; five independent ones keep 0.45."""
 MIN_AUTOCORRELATION = 0.3
 """ρ₁ above which residuals have structure: four standard errors of white noise at five seeds and 25 lags each."""
 
@@ -62,6 +66,7 @@ class LawFit:
         drop: change of the profile itself, from its first fitted lag to the last, nats.
         scatter: residual standard deviation about the better line, nats.
         structure: of the residuals about the better line, √c₁ with the sign of c₁, nats.
+        residuals: about the better line, by lag, nats.
         autocorrelation: ρ₁ of these residuals, dimensionless.
         span_ratio: longest lag fitted over the shortest.
     """
@@ -73,6 +78,7 @@ class LawFit:
     drop: float
     scatter: float
     structure: float
+    residuals: pd.Series
     autocorrelation: float
     span_ratio: float
 
@@ -110,9 +116,9 @@ def decay_law(lags: Lags, profiles: Float[np.ndarray, "M L"]) -> DecayLaw:
     which is cut off by zeros or overflows; the lags span a decade; the profile changes by a factor of 10 at least; what
     the better line leaves over is unstructured or small; the interval of the evidence lies beyond ±`MIN_EVIDENCE`; and
     the scatter is at most `MAX_SCATTER` of the change. The profile follows neither law if all holds up to a structured
-    misfit above `MAX_MISFIT`, with an autocorrelation above `MIN_AUTOCORRELATION`, in the median over seeds.
-    Everything else is undecided, with the first reason that applies. All of this is said of the lags that were
-    measured: a power law that ends beyond them looks whole.
+    misfit above `MAX_MISFIT`, with an autocorrelation above `MIN_AUTOCORRELATION`, in the median over seeds, which
+    the seeds share. Everything else is undecided, with the first reason that applies. All of this is said of the lags
+    that were measured: a power law that ends beyond them looks whole.
 
     Args:
         lags: ascending, shape (L,).
@@ -202,9 +208,9 @@ def fit_laws(lags: Lags, relative_norms: Norms) -> LawFit | None:
         return None
     chosen = even_handed(lags[usable])
     tau, logs = lags[usable][chosen].astype(float), np.log(relative_norms[usable][chosen])
-    exponential, power = _line(tau, logs), _line(np.log(tau), logs)
+    exponential, power = fit_line(tau, logs), fit_line(np.log(tau), logs)
     better = exponential if exponential.scatter <= power.scatter else power
-    covariance = float((better.residuals[1:] * better.residuals[:-1]).mean())
+    covariance = covariance_of_neighbours(better.residuals)
     return LawFit(
         rate=exponential.slope,
         exponent=-power.slope,
@@ -212,7 +218,8 @@ def fit_laws(lags: Lags, relative_norms: Norms) -> LawFit | None:
         change=better.change,
         drop=float(logs[-1] - logs[0]),
         scatter=better.scatter,
-        structure=math.copysign(math.sqrt(abs(covariance)), covariance),
+        structure=signed_root(covariance),
+        residuals=pd.Series(better.residuals, lags[usable][chosen]),
         autocorrelation=covariance / better.scatter**2,
         span_ratio=float(tau[-1] / tau[0]),
     )
@@ -235,23 +242,6 @@ def even_handed(lags: Lags, most: int = MAX_LAGS) -> Int[np.ndarray, " K"]:
     """
     place, targets = np.log(lags), np.linspace(np.log(lags[0]), np.log(lags[-1]), most)
     return np.unique(np.abs(place[:, np.newaxis] - targets).argmin(axis=0))
-
-
-@dataclass(frozen=True)
-class _Line:
-    slope: float
-    change: float
-    scatter: float
-    residuals: Float[np.ndarray, " K"]
-
-
-def _line(x: Float[np.ndarray, " K"], logs: Float[np.ndarray, " K"]) -> _Line:
-    slope, intercept = np.polyfit(x, logs, 1)
-    residuals = logs - intercept - slope * x
-    scatter = math.sqrt((residuals**2).sum() / (len(x) - 2))
-    # A relative error of eps in g is an error of eps in ln g, and ln g is itself rounded.
-    resolution = np.finfo(float).eps * max(1.0, float(np.abs(logs).max()))
-    return _Line(float(slope), float(slope * (x[-1] - x[0])), max(scatter, resolution), residuals)
 
 
 def _unusable(lags: Lags, profiles: Float[np.ndarray, "M L"], num_fitted: int) -> str:
@@ -288,6 +278,11 @@ def _flat(fits: list[LawFit]) -> str:
 
 def _misfitting(fits: list[LawFit], misfit: float) -> str:
     if not misfit > MAX_MISFIT or _over_seeds(fits, lambda fitted: fitted.autocorrelation) < MIN_AUTOCORRELATION:
+        return ""
+    # Noise of neighbours that share it has structure in every seed, but another one in each.
+    common = pd.DataFrame([fitted.residuals for fitted in fits]).mean().sort_index().to_numpy()
+    structure = signed_root(covariance_of_neighbours(common))
+    if not _over_seeds(fits, lambda fitted: _share(structure, fitted)) > MAX_COMMON_SHARE * MAX_MISFIT:
         return ""
     return f"structured misfit of {100 * misfit:.0f} %"
 

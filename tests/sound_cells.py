@@ -181,6 +181,13 @@ class BatchNormed(Plain):
         return torch.tanh(drive + self.norm(self.rec(h)))
 
 
+class BatchNormedBias(BatchNormed):
+    """The gradient of its bias is 0, of which rounding leaves some."""
+
+    def new(self, drive: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(self.norm(drive + self.rec(h)))
+
+
 class WeightNormed(Plain):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -240,8 +247,8 @@ class MakesItsWeights(Plain):
 SOUND: tuple[type[Recurrent], ...] = (
     ComplexDiagonal, ComplexBuffer, LeakyMean, ForgetsAtOnce, ScalesByConstants, MasksByComparison, HasKinks,
     FillsACache, ShowsItsLastState, AssertsItsState, ReadsItsOwnFlag, WritesIntoItsOwn, Dropout, Zoneout,
-    ShiftRegister, BatchNormed, WeightNormed, SpectrallyNormed, OrthogonalCayley, Frozen, TiesItsWeights,
-    LearnsItsStart, MakesItsWeights, Plain, Two,
+    ShiftRegister, BatchNormed, BatchNormedBias, WeightNormed, SpectrallyNormed, OrthogonalCayley, Frozen,
+    TiesItsWeights, LearnsItsStart, MakesItsWeights, Plain, Two,
 )  # fmt: skip
 """Cells that must pass, and whose gradients are right."""
 
@@ -274,5 +281,14 @@ class StraightThrough(Plain):
         return (new + (torch.round(new) - new).detach(),)
 
 
-SURROGATES: tuple[type[Recurrent], ...] = (Spikes, StraightThrough)
+class ChoosesOneUnit(Plain):
+    """`one_hot` asks whether its indices are in their range, which is no branch on a value."""
+
+    def recur(self, projected_t: Any, state: State) -> Any:
+        chances = torch.softmax(self.new(projected_t, state[0]), dim=1)
+        chosen = nn.functional.one_hot(chances.argmax(dim=1), self.hidden_size)
+        return (chosen - chances.detach() + chances,)
+
+
+SURROGATES: tuple[type[Recurrent], ...] = (Spikes, StraightThrough, ChoosesOneUnit)
 """Cells whose gradient is another function's, on purpose."""

@@ -25,7 +25,7 @@ from gradhorizon.measurements.summaries import sample_norms, table_rows
 from gradhorizon.user_modules.copies import measured_copy, said_in_one_line, same_draws
 from gradhorizon.user_modules.derivatives import refuse_lower_precision, refuse_untrue_gradient
 from gradhorizon.user_modules.loss_steps import checked_losses, refuse_other_steps, step_dimensions
-from gradhorizon.user_modules.outputs import apart, tensors_of
+from gradhorizon.user_modules.outputs import apart, step_lists, tensors_of
 from gradhorizon.user_modules.repetition import refuse_kept_state
 from gradhorizon.user_modules.samples import refuse_batch_as_time, refuse_interaction
 from gradhorizon.user_modules.sequences import check_inputs, probed_steps, refuse_no_influence
@@ -126,7 +126,10 @@ def _input_gradient(
     refuse_lower_precision(losses, tensors_of(outputs), x.dtype)
     shorter = refuse_kept_state(module, lambda: tensors_of(call(x)), _shorter(call, x), tensors_of(outputs))
     read = tensors_of(seen)
-    refuse_other_steps(losses, read, step_dimensions(read, shorter, *x.shape[:2]), probed)
+    lists = step_lists(seen, x.shape[1])
+    if shorter is None or len(tensors_of(outputs)) - len(shorter) != len(lists):  # as many layers as steps, say
+        lists = []
+    refuse_other_steps(losses, read, step_dimensions(read, shorter, *x.shape[:2]), lists, probed)
     if not has_surrogate_gradients:
         refuse_untrue_gradient(losses_of, [x], "steps")
     return gradient

@@ -277,3 +277,23 @@ def test_columns_carry_the_intervals() -> None:
         found.exponent_interval.low,
         found.exponent_interval.high,
     )
+
+
+def correlated(shape: tuple[int, int], scale: float, generator: np.random.Generator) -> np.ndarray:
+    """Noise whose neighbours correlate by 0.7, another in each seed, nats."""
+    noise = generator.standard_normal(shape)
+    for lag in range(1, shape[1]):
+        noise[:, lag] = 0.7 * noise[:, lag - 1] + math.sqrt(1 - 0.7**2) * noise[:, lag]
+    return scale * noise
+
+
+@pytest.mark.parametrize("kind", ["correlated", "random walk"])
+def test_structure_that_differs_from_seed_to_seed_takes_no_law_its_name(kind: str) -> None:
+    lags, laws = np.arange(100), []
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        walk = 0.05 * np.cumsum(generator.standard_normal((5, 100)), axis=1)
+        noise = correlated((5, 100), 0.2, generator) if kind == "correlated" else walk
+        laws.append(decay_law(lags, np.exp(-0.03 * lags + noise)).law)
+        assert decay_law(lags, (np.exp(-0.3 * lags) + 1e-3) * np.exp(noise)).law == "neither"
+    assert laws.count("exponential") >= 95

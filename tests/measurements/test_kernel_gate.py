@@ -30,7 +30,7 @@ from gradhorizon.measurements.kernel_gate import (
 )
 from tests.models import MODELS, build_cell
 from tests.odd_cells import CountsInAList
-from tests.sound_cells import ComplexDiagonal, Dropout
+from tests.sound_cells import BatchNormedBias, ComplexDiagonal, Dropout, Plain
 from tests.synthetic_cells import ClockedReader
 from tests.wrong_cells import Mixing, Noisy, WrongWhereItIsMeasured
 
@@ -144,6 +144,26 @@ def test_gradient_wrong_by_one_percent_leaves_the_outputs_right() -> None:
     errors = kernel_errors(_WrongInputGradient(3, 8), "cpu", torch.float64)
     assert errors["outputs"] < 1e-14
     assert errors["input_gradient"] == pytest.approx(0.01)
+
+
+class Attends(Plain):
+    """The scores of all keys shift together with the bias of the keys: its gradient is 0."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.keys = torch.nn.Linear(1, hidden_size)
+
+    def recur(self, projected_t: Any, state: State) -> Any:
+        scores = (self.keys(state[0].unsqueeze(2)) * projected_t.unsqueeze(1)).sum(dim=2)
+        return (self.new(projected_t, torch.softmax(scores, dim=1) * state[0]),)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("kind", "cancelled"), [(BatchNormedBias, "inp.bias"), (Attends, "keys.bias")])
+def test_gradient_that_is_zero_but_for_rounding_is_right(kind: Any, cancelled: str, dtype: torch.dtype) -> None:
+    cell = kind(3, 8)
+    errors = kernel_errors(cell, "cpu", dtype)
+    assert errors[f"parameter_gradient/{cancelled}"] <= kernel_gate.TOLERANCES[dtype]
 
 
 def test_error_of_every_quantity_is_reported() -> None:

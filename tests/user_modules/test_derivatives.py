@@ -154,6 +154,20 @@ def test_constants_are_made_in_the_precision_of_the_measurement() -> None:
         input_gradient_profile(stubborn, INPUTS, last)
 
 
+def test_constants_follow_into_the_precision_from_wherever_they_are_kept() -> None:
+    turn = torch.polar(torch.ones(3, 3), torch.arange(9.0).reshape(3, 3))
+    kept: Any = {"mix": [torch.eye(3) + 0.1], "turn": turn}
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        return ((m.a(x) @ m.kept["mix"][0] + 0j) @ m.turn @ m.kept["turn"]).cumsum(1).real
+
+    module = Made(run, a=nn.Linear(3, 3), kept=kept, turn=turn)
+    exact = Made(run, a=module.a, kept={"mix": [kept["mix"][0].double()], "turn": turn.to(torch.complex128)})
+    exact.turn = turn.to(torch.complex128)
+    assert_profile(input_gradient_profile(module, INPUTS, last), naive_norms(exact, INPUTS, last), [12] * 4)
+    assert (kept["mix"][0].dtype, kept["turn"].dtype, module.turn.dtype) == (torch.float32, *[torch.complex64] * 2)
+
+
 def test_complex_parameters_stay_complex() -> None:
     angle = torch.linspace(0.2, 2.0, 4)
 

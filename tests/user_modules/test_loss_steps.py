@@ -62,6 +62,32 @@ def test_loss_of_several_steps_is_refused(name: str) -> None:
         input_gradient_profile(build(), INPUTS, loss)
 
 
+def looped(answer: Callable[[list[Tensor]], Any]) -> nn.Module:
+    """Outputs step by step, as a loop over a cell collects them."""
+    return Made(lambda m, x: answer(list(m.lstm(x)[0].unbind(1))), lstm=nn.LSTM(3, 5, batch_first=True))
+
+
+def turned() -> nn.Module:
+    """Complex outputs at every step."""
+    return lstm_with(lambda h: torch.complex(h, 2 * h))
+
+
+COLLECTED: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Tensor]]] = {
+    "list": (lambda: looped(lambda steps: steps), lambda o: sum(map(squares, o))),
+    "tuple in a pair": (lambda: looped(lambda steps: (tuple(steps), steps[-1])), lambda o: sum(map(squares, o[0]))),
+    "list in a dict": (lambda: looped(lambda steps: {"hs": steps}), lambda o: squares(torch.stack(o["hs"]).mean(0))),
+    "list in a data class": (lambda: looped(Answer), lambda o: squares(sum(o.logits))),
+    "complex": (turned, lambda o: o.abs().square().sum(dim=(1, 2))),
+}
+
+
+@pytest.mark.parametrize("name", COLLECTED)
+def test_loss_of_several_steps_is_refused_however_they_are_collected(name: str) -> None:
+    build, loss = COLLECTED[name]
+    with pytest.raises(ValueError, match="must read the outputs of one step, the probed one, got steps 1 … 12"):
+        input_gradient_profile(build(), INPUTS, loss)
+
+
 ONE: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Tensor]]] = {
     "pooled inside": (lambda: lstm_with(lambda h: h.mean(dim=1)), squares),
     "pooled inside, all returned": (lambda: lstm_with(lambda h: (h, h.mean(dim=1))), lambda o: squares(o[1])),
@@ -72,6 +98,12 @@ ONE: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Tensor]]] = {
         lambda: Made(lambda m, x: m.up(m.lstm(x)[1][0][0]), lstm=nn.LSTM(3, 5, batch_first=True), up=nn.Linear(5, 12)),
         lambda o: functional.cross_entropy(o, torch.tensor([0, 4, 2, 11]), reduction="none"),
     ),
+    "last of a list": (lambda: looped(lambda steps: steps), lambda o: squares(o[-1])),
+    "as many layers as steps": (
+        lambda: lstm_with(lambda h: [h[:, -1] * layer for layer in range(12)]),
+        lambda o: sum(map(squares, o)),
+    ),
+    "complex": (turned, lambda o: o[:, -1].abs().square().sum(dim=1)),
     "data class": (lambda: lstm_with(Answer), lambda o: last(o.logits)),
     "dict of ones own": (lambda: lstm_with(lambda h: Named(h=h)), lambda o: last(o["h"])),
     "float32 targets": (

@@ -76,8 +76,8 @@ class Watch(TorchDispatchMode):
 
 
 def _is_guard(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether an operation asks whether numbers are finite, and nothing else."""
-    if name in _GUARDS:
+    """Whether an operation asks whether numbers are finite, or indices in their range, and nothing else."""
+    if name in _GUARDS or (name == "aminmax" and not args[0].is_floating_point()):  # of `one_hot`
         return True
     if name not in _COMPARISONS or len(args) < 2:  # noqa: PLR2004
         return False

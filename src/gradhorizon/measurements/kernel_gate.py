@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
+import sys
 from collections.abc import Callable, Hashable
 from functools import cache
 from inspect import isroutine
@@ -43,6 +45,12 @@ _ONLY_WHILE_TRAINING = (
 
 _Run = Callable[[Recurrent, Tensor, State], tuple[Tensor, State]]
 
+_CANCELLED = 1e-2
+"""Share of the norm of all parameters' gradients below which that of one is not held against itself alone.
+
+A bias before a normalisation, or of the keys before a softmax, has a gradient of 0 of which rounding leaves some.
+"""
+_OF_PARAMETERS = "parameter_gradient/"
 _FIRST_STEP = 3  # not 0, so that a clocked cell which forgets its offset is caught
 _passed: set[Hashable] = set()
 log = logging.getLogger(__name__)
@@ -117,7 +125,7 @@ def kernel_errors(
     Returns:
         Quantity -> relative error, dimensionless: ``outputs``, ``final_state/<component>``, ``input_gradient``,
         ``initial_state_gradient/<component>``, ``parameter_gradient/<name>``. Empty if the reference itself is
-        not finite.
+        not finite. Of parameters, relative to a hundredth of the norm of them all where their own is smaller.
 
     Raises:
         ValueError: another dtype.
@@ -133,7 +141,11 @@ def kernel_errors(
         if not all(tensor.isfinite().all() for tensor in expected.values()):
             return {}
         found = _quantities(tested, {name: draw.to(device, dtype) for name, draw in draws.items()}, _run_segment)
-    return {name: _relative_error(found[name].to("cpu", expected[name].dtype), expected[name]) for name in expected}
+    least = _CANCELLED * math.hypot(*(_norm(own) for name, own in expected.items() if name.startswith(_OF_PARAMETERS)))
+    return {
+        name: _relative_error(found[name].to("cpu", own.dtype), own, least if name.startswith(_OF_PARAMETERS) else 0.0)
+        for name, own in expected.items()
+    }
 
 
 def is_noisy_in_training(cell: Recurrent) -> bool:
@@ -214,7 +226,7 @@ def _quantities(cell: Recurrent, draws: dict[str, Tensor], run: _Run) -> dict[st
     names = [
         "input_gradient",
         *(f"initial_state_gradient/{name}" for name in components),
-        *(f"parameter_gradient/{name}" for name in parameters),
+        *(f"{_OF_PARAMETERS}{name}" for name in parameters),
     ]
     final = {f"final_state/{name}": part.detach() for name, part in zip(components, final_state, strict=True)}
     return {"outputs": outputs.detach(), **final, **dict(zip(names, gradients, strict=True))}
@@ -245,10 +257,13 @@ def _run_steps(cell: Recurrent, x: Tensor, state: State) -> tuple[Tensor, State]
     return torch.stack(outputs, dim=1), state
 
 
-def _relative_error(found: Tensor, expected: Tensor) -> float:
-    scale = torch.linalg.vector_norm(expected)
-    error = torch.linalg.vector_norm(found - expected)
-    return 0.0 if error == 0 else float(error / scale)
+def _relative_error(found: Tensor, expected: Tensor, least_norm: float) -> float:
+    error = _norm(found - expected)
+    return 0.0 if error == 0 else error / max(_norm(expected), least_norm, sys.float_info.min)
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor))
 
 
 def configuration(cell: Recurrent) -> tuple[Hashable, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_map
 
 from gradhorizon.kernels.casting import NoComplexFormatError, cast
 from gradhorizon.kernels.surroundings import own_surroundings
@@ -100,10 +101,16 @@ def _copied(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _cast_attributes(module: nn.Module, dtype: torch.dtype) -> None:
-    """Constants that are no buffers follow too."""
+    """Constants that are no buffers follow too, complex ones and those in containers as well."""
+
+    def followed(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+            return value
+        return value.to(dtype.to_complex() if value.is_complex() else dtype)
+
     for name, value in list(vars(module).items()):
-        if isinstance(value, Tensor) and value.is_floating_point():
-            vars(module)[name] = value.to(dtype)
+        if name not in _OF_MODULES and any(own is not followed(own) for own in _tensors(value)):
+            vars(module)[name] = tree_map(followed, value)
 
 
 def _tensors_in_graphs(module: nn.Module) -> Iterator[Tensor]:

@@ -54,7 +54,11 @@ def _shortened(output: Tensor, shorter: Tensor, input_len: int) -> int | None:
 
 
 def refuse_other_steps(
-    losses: Tensor, outputs: Sequence[Tensor], dimensions: Sequence[int | None], probed: np.ndarray
+    losses: Tensor,
+    outputs: Sequence[Tensor],
+    dimensions: Sequence[int | None],
+    lists: Sequence[Sequence[Tensor]],
+    probed: np.ndarray,
 ) -> None:
     """Refuse a loss that reads other steps of the outputs than the probed one.
 
@@ -62,12 +66,13 @@ def refuse_other_steps(
         losses: shape (B,).
         outputs: what `losses` were made from, each a tensor of its own.
         dimensions: where their steps are.
+        lists: of those, the ones that hold one step each, in order.
         probed: t* of every sample, shape (B,).
 
     Raises:
         ValueError: it reads several steps, another one, or each sample's own without `lengths`.
     """
-    read = _steps_read(losses, outputs, dimensions)
+    read = _steps_read(losses, outputs, dimensions, lists)
     if read is None:
         return
     first, last = read.argmax(axis=1) + 1, read.shape[1] - read[:, ::-1].argmax(axis=1)
@@ -91,17 +96,25 @@ def refuse_other_steps(
     )
 
 
-def _steps_read(losses: Tensor, outputs: Sequence[Tensor], dimensions: Sequence[int | None]) -> np.ndarray | None:
+def _steps_read(
+    losses: Tensor, outputs: Sequence[Tensor], dimensions: Sequence[int | None], lists: Sequence[Sequence[Tensor]]
+) -> np.ndarray | None:
     """Whether each sample's loss has a gradient at each step of some output, shape (B, N)."""
     with_steps = [
         (own, at) for own, at in zip(outputs, dimensions, strict=True) if at is not None and own.requires_grad
     ]
-    if not with_steps:
-        return None
-    found = torch.autograd.grad(losses.sum(), [own for own, _ in with_steps], retain_graph=True, materialize_grads=True)
-    read = [_by_sample(gradient, at, len(losses)) for gradient, (_, at) in zip(found, with_steps, strict=True)]
+    gradients = [(_gradients(losses, [own])[0], at) for own, at in with_steps]
+    gradients += [(torch.stack(_gradients(losses, own)), 0) for own in lists]
+    read = [_by_sample(gradient, at, len(losses)) for gradient, at in gradients]
     felt = [own for own in read if own is not None]
     return np.any(felt, axis=0) if felt else None
+
+
+def _gradients(losses: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    felt = [own for own in tensors if own.requires_grad]
+    found = torch.autograd.grad(losses.sum(), felt, retain_graph=True, materialize_grads=True) if felt else ()
+    by_tensor = dict(zip(map(id, felt), found, strict=True))
+    return [by_tensor.get(id(own), torch.zeros_like(own)) for own in tensors]
 
 
 def _by_sample(gradient: Tensor, steps: int, batch_size: int) -> np.ndarray | None:

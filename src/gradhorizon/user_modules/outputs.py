@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,15 +11,34 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:
-    """All floating tensors in `outputs`, in any nesting, each once."""
+    """All floating and complex tensors in `outputs`, in any nesting, each once."""
     found: dict[int, Tensor] = {}
     for leaf in tree_leaves(outputs):
         if isinstance(leaf, Tensor):
-            if leaf.is_floating_point():
+            if leaf.is_floating_point() or leaf.is_complex():
                 found[id(leaf)] = leaf
         elif hasattr(leaf, "__dict__"):
             found.update({id(own): own for own in tensors_of(dict(vars(leaf)))})
     return list(found.values())
+
+
+def step_lists(outputs: Any, input_len: int) -> list[list[Tensor]]:
+    """Lists and tuples in `outputs` of one tensor per step, as a loop over the steps collects them.
+
+    Args:
+        outputs: what a module returned for N steps.
+        input_len: N.
+    """
+    parts: Any = ()
+    if isinstance(outputs, list | tuple):
+        if len(outputs) == input_len and all(isinstance(own, Tensor) for own in outputs):
+            return [list(outputs)] if len({own.shape for own in outputs}) == 1 else []
+        parts = outputs
+    elif isinstance(outputs, Mapping):
+        parts = outputs.values()
+    elif hasattr(outputs, "__dict__") and not isinstance(outputs, Tensor):
+        parts = vars(outputs).values()
+    return [found for part in parts for found in step_lists(part, input_len)]
 
 
 def apart(outputs: Any) -> Any:
