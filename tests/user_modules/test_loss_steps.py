@@ -37,7 +37,7 @@ def per_step() -> nn.Module:
     return Made(lambda m, x: m.up(m.lstm(x)[0]).squeeze(2), lstm=nn.LSTM(3, 5, batch_first=True), up=nn.Linear(5, 1))
 
 
-SEVERAL: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Tensor]]] = {
+SEVERAL: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Any]]] = {
     "sum": (lambda: lstm_with(lambda h: h), lambda h: h.square().sum(dim=(1, 2))),
     "mean": (lambda: lstm_with(lambda h: h), lambda h: squares(h.mean(dim=1))),
     "last two": (lambda: lstm_with(lambda h: h), lambda h: squares(h[:, -2:].flatten(1))),
@@ -62,7 +62,7 @@ def test_loss_of_several_steps_is_refused(name: str) -> None:
         input_gradient_profile(build(), INPUTS, loss)
 
 
-def looped(answer: Callable[[list[Tensor]], Any]) -> nn.Module:
+def looped(answer: Callable[..., Any]) -> nn.Module:
     """Outputs step by step, as a loop over a cell collects them."""
     return Made(lambda m, x: answer(list(m.lstm(x)[0].unbind(1))), lstm=nn.LSTM(3, 5, batch_first=True))
 
@@ -72,7 +72,7 @@ def turned() -> nn.Module:
     return lstm_with(lambda h: torch.complex(h, 2 * h))
 
 
-COLLECTED: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Tensor]]] = {
+COLLECTED: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Any]]] = {
     "list": (lambda: looped(lambda steps: steps), lambda o: sum(map(squares, o))),
     "tuple in a pair": (lambda: looped(lambda steps: (tuple(steps), steps[-1])), lambda o: sum(map(squares, o[0]))),
     "list in a dict": (lambda: looped(lambda steps: {"hs": steps}), lambda o: squares(torch.stack(o["hs"]).mean(0))),
@@ -88,7 +88,7 @@ def test_loss_of_several_steps_is_refused_however_they_are_collected(name: str) 
         input_gradient_profile(build(), INPUTS, loss)
 
 
-ONE: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Tensor]]] = {
+ONE: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Any]]] = {
     "pooled inside": (lambda: lstm_with(lambda h: h.mean(dim=1)), squares),
     "pooled inside, all returned": (lambda: lstm_with(lambda h: (h, h.mean(dim=1))), lambda o: squares(o[1])),
     "both ends joined inside": (lambda: lstm_with(lambda h: torch.cat([h[:, 0], h[:, -1]], dim=1)), squares),
