@@ -107,6 +107,13 @@ def test_every_make_target_is_phony(target: str) -> None:
     assert f".PHONY: {target}\n" in MAKEFILE
 
 
+@pytest.fixture
+def _make_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test-lowest` tells every make below it which environment it uses."""
+    monkeypatch.delenv("MAKEFLAGS", raising=False)
+
+
+@pytest.mark.usefixtures("_make_of_its_own")
 def test_make_names_the_python_it_needs_when_the_one_given_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(
         ["make", "-f", str(ROOT / "Makefile"), "quickstart", "PYTHON=no-such-python"],
@@ -115,6 +122,7 @@ def test_make_names_the_python_it_needs_when_the_one_given_is_missing(tmp_path: 
     assert "3.11 or newer, and 'no-such-python' was not found" in done.stderr
 
 
+@pytest.mark.usefixtures("_make_of_its_own")
 def test_make_refuses_a_python_that_is_too_old(tmp_path: Path) -> None:
     old = tmp_path / "old-python"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" || exit 1\n', encoding="utf-8")

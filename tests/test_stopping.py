@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def test_a_run_stopped_at_its_last_step_has_finished(tmp_path: Path, monkeypatch
     assert read_json(folder / "run.json")["status"] == "finished"
 
 
+@pytest.fixture
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A shell's background job ignores Ctrl-C, and so would tests that it starts."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_heard")
 def test_ctrl_c_asks_once_and_is_then_what_it_always_is() -> None:
     with pytest.raises(KeyboardInterrupt), stopping.requested_by_ctrl_c():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
