@@ -127,9 +127,14 @@ def _of_unknown_key(key: str, overrides: Sequence[str], error: Exception) -> str
 
 
 def _may_be_added(override: str, overrides: Sequence[str]) -> bool:
+    key = override.partition("=")[0].lstrip("+")
+    # One value of several that are swept may be no value alone; null is one where no type stands against it.
+    return any(_is_taken(f"+{item}", overrides) for item in (override.lstrip("+"), f"{key}=null"))
+
+
+def _is_taken(override: str, overrides: Sequence[str]) -> bool:
     try:
-        # Whatever its value, which may be several of a sweep.
-        check_keys(_composed([*filter(_is_choice, overrides), f"+{override.partition('=')[0].lstrip('+')}=null"]))
+        check_keys(_composed([*filter(_is_choice, overrides), override]))
     except (ConfigError, HydraException, OmegaConfBaseException, ValueError):
         return False
     return True
