@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from gradhorizon.config import CONF_DIR, ConfigError, demand
 from gradhorizon.keys import check_keys, nearest, plain, said_unknown
@@ -36,7 +37,8 @@ def is_explained(error: Exception) -> bool:
     Args:
         error: what came out of Hydra.
     """
-    return isinstance(error, CompactHydraException) or str(error).startswith((_NOT_A_NAME, "Only one of --run"))
+    known = isinstance(error, CompactHydraException | YAMLError)
+    return known or str(error).startswith((_NOT_A_NAME, "Only one of --run"))
 
 
 def explanation(error: Exception, overrides: Sequence[str]) -> str:
@@ -58,7 +60,11 @@ def _words(error: Exception, text: str, overrides: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         reason = _one_line(text.partition("See https")[0])
         return f"{error.override} cannot be read as key=value: {reason}; quote a value that holds special characters"
+    if isinstance(error, YAMLError):
+        return _of_unreadable_file(error)
     found = re.match(r"In '([^']*)': .*Key '[^']*' (?:is )?not in .*full_key: (\S+)", text, re.DOTALL)
+    if found and found[2] == found[1].partition("/")[0]:
+        return f"{found[1]} must begin with the line `# @package _global_`, to set keys of the root; it is not there"
     if found:
         return f"{found[1]}: {said_unknown(found[2], _content(()))}"
     for pattern, words in _EXPLAINED:
@@ -66,6 +72,13 @@ def _words(error: Exception, text: str, overrides: Sequence[str]) -> str:
         if found:
             return words(found[1], overrides, error)
     return _one_line(_all(error))
+
+
+def _of_unreadable_file(error: YAMLError) -> str:
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    if not isinstance(error, MarkedYAMLError) or mark is None:
+        return f"a configuration file is no YAML: {_one_line(str(error))}"
+    return f"{mark.name} is no YAML from line {mark.line + 1} on: {error.problem}"
 
 
 def _all(error: Exception) -> str:
@@ -114,8 +127,14 @@ def _of_unknown_key(key: str, overrides: Sequence[str], error: Exception) -> str
 
 
 def _may_be_added(override: str, overrides: Sequence[str]) -> bool:
+    key = override.partition("=")[0].lstrip("+")
+    # One value of several that are swept may be no value alone; null is one where no type stands against it.
+    return any(_is_taken(f"+{item}", overrides) for item in (override.lstrip("+"), f"{key}=null"))
+
+
+def _is_taken(override: str, overrides: Sequence[str]) -> bool:
     try:
-        check_keys(_composed([*filter(_is_choice, overrides), f"+{override}"]))
+        check_keys(_composed([*filter(_is_choice, overrides), override]))
     except (ConfigError, HydraException, OmegaConfBaseException, ValueError):
         return False
     return True

@@ -118,6 +118,14 @@ def program_of(network: Network, parts: Parts, run: RunConfig) -> Program:
     return Program(network, parts.task, run.batch_size, parts.build_optimizer, run.clip_norm, run.precision)
 
 
+def _said(error: InstantiationException) -> str:
+    words = " ".join(str(error).partition(", set env var")[0].split())
+    if not words.startswith("Error locating") or error.__cause__ is None:
+        return words
+    why = " ".join(str(error.__cause__).split())  # which begins with the same path once more
+    return f"{words}: {why.partition(': ')[2] if why.startswith('Error loading') else why}"
+
+
 @contextmanager
 def _as_config_error(group: str) -> Iterator[None]:
     try:
@@ -125,7 +133,7 @@ def _as_config_error(group: str) -> Iterator[None]:
     except InstantiationException as error:
         cause = error.__cause__
         words = cause if isinstance(cause, ValueError) and str(cause).strip() else error
-        said = " ".join(str(words).partition(", set env var")[0].split()) if words is error else words
+        said = _said(error) if words is error else words
         raise ConfigError(f"{group}: {said}") from error
     except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{group}: {error if str(error).strip() else reason_of(error)}") from error

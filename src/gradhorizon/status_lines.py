@@ -139,7 +139,8 @@ def _title(run: RunLook) -> str:
     """What fits a narrow column, its last part least."""
     if run.model is None:
         return run.folder.name
-    return f"{run.model} T={run.seq_len} {run.task}"
+    seq_len = f"T={run.seq_len}" if run.seq_len is not None else None
+    return " ".join(part for part in (run.model, seq_len, run.task) if part is not None)
 
 
 def _by_model(finished: Sequence[RunLook], width: int) -> Iterator[Text]:

@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from gradhorizon import gpus, runs, stopping
 from gradhorizon.absent_tables import OF_TRAINING, remedy
@@ -66,6 +67,7 @@ def command() -> None:
     Raises:
         SystemExit: it was interrupted, or refused.
     """
+    _refuse_scattered_overrides()
     shows_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         # Hydra would print what goes wrong itself, with advice that is not always right.
@@ -81,11 +83,17 @@ def command() -> None:
     except KeyboardInterrupt:
         log.warning("stopped; launch the same command again to go on")
         raise SystemExit(stopping.EXIT_CODE) from None
-    except (HydraException, ValueError) as error:
+    except (HydraException, ValueError, YAMLError) as error:
         if shows_traceback or not is_explained(error):
             raise
         sys.stderr.write(f"{explanation(error, _overrides())}\n")
         raise SystemExit(1) from error
+
+
+def _refuse_scattered_overrides() -> None:
+    _, others = get_args_parser().parse_known_args()  # which takes overrides from one place alone
+    if others and not any(word.startswith("-") for word in others):
+        raise SystemExit(f"Error: options must stand before or after all overrides, got {others[0]} apart from others")
 
 
 def _overrides() -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from gradhorizon.cells.cell import Recurrent, select_step
+from gradhorizon.failures import reason_of
 from gradhorizon.kernels.conduct import ConductError, measured_copy
 from gradhorizon.kernels.surroundings import own_surroundings
 
@@ -84,9 +85,7 @@ def in_words(name: str, method: str) -> Iterator[None]:
             if _OF_FORMATS.search(words)
             else ""
         )
-        raise ConductError(
-            f"`{name}.{method}` must run in float64 on a batch, got {type(error).__name__}: {words}{hint}"
-        ) from error
+        raise ConductError(f"`{name}.{method}` must run in float64 on a batch, got {reason_of(error)}{hint}") from error
 
 
 def _checked_shapes(name: str, shapes: Any) -> Mapping[str, tuple[int, ...]]:
