@@ -63,3 +63,16 @@ def test_a_run_is_called_by_what_is_known_of_it_alone() -> None:
     assert [_title(look) for look in (known, RunLook(Path("run"), "failed", "experiment", "lstm", None, 10))] == [
         "lstm T=10 copying", "lstm T=10",
     ]  # fmt: skip
+
+
+def test_null_where_a_value_is_needed_is_one_clear_error(tmp_path: Path) -> None:
+    done = launch(tmp_path, "batch_size=null")
+    assert (done.returncode, done.stderr) == (
+        1, "Error: `batch_size` must have a value, got null; leave it out for the one that conf/train.yaml gives\n"
+    )  # fmt: skip
+
+
+def test_single_run_of_a_sweep_says_which_axes_it_leaves_out(tmp_path: Path) -> None:
+    done = launch(tmp_path, "experiment=quickstart", "plan=true")
+    assert "note: this experiment sweeps over model, task, seq_len; without -m, one run alone is trained" in done.stderr
+    assert "sweeps over" not in launch(tmp_path, "plan=true").stderr

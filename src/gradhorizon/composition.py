@@ -152,6 +152,8 @@ def _of_wrong_value(override: str, overrides: Sequence[str], error: Exception) -
     kind = next((words for said, words in _KINDS.items() if said in cause), None)
     if "of type 'dict'" in cause or "Key '" in cause:
         return said_unknown(key, _content(overrides))
+    if "is not Optional" in cause:
+        return f"`{key}` must have a value, got {value}; leave it out for the one that conf/train.yaml gives"
     return f"`{key}` must be {kind}, got {value}" if kind else f"`{key}`: {cause}, got {value}"
 
 

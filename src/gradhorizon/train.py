@@ -19,6 +19,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
@@ -174,6 +175,7 @@ def launch(cfg: DictConfig) -> Launched:
         RecordsError: what is on disk cannot be continued.
     """
     seen = look(cfg)
+    _say_axes_left_out()
     _say_what_is_done(seen)
     seen.say_notes()
     if seen.run.plan:
@@ -218,6 +220,13 @@ def _num_mps() -> int:
 def _readable_name(run: RunConfig) -> str:
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return runs.readable_name(run, task_name(run), overrides)
+
+
+def _say_axes_left_out() -> None:
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN:
+        axes = ", ".join(HydraConfig.get().sweeper.get("params") or ())
+        if axes:
+            log.warning("note: this experiment sweeps over %s; without -m, one run alone is trained", axes)
 
 
 def _say_what_is_done(seen: Look) -> None:
