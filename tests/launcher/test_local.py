@@ -131,7 +131,7 @@ def test_wrong_points_are_all_said_and_start_no_process(tmp_path: Path) -> None:
     [
         ("hydra.launcher.retries=-1", "Error: `hydra.launcher.retries` must be 0 or more, got -1"),
         ("hydra.launcher.slots=0", "Error: `hydra.launcher.slots` must be at least 1, got 0"),
-        ("hydra.launcher.slot=1", "Key 'slot' not in 'LocalLauncherConf'"),
+        ("hydra.launcher.slot=1", "the nearest is `hydra.launcher.slots`"),
         ("hydra.launcher.preload=[absent.cells]", "Error: `hydra.launcher.preload` must name modules that can be"),
     ],
 )
@@ -178,6 +178,7 @@ def test_the_numbers_are_those_of_the_basic_launcher(tmp_path: Path) -> None:
 BREAKING = """
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from gradhorizon.cells.elman import Elman
@@ -185,11 +186,11 @@ from gradhorizon.cells.elman import Elman
 class Breaking(Elman):
     def __init__(self, input_size, hidden_size, way):
         super().__init__(input_size, hidden_size)
-        self.way, self.calls = way, 0
+        self.way = way
 
     def segment(self, *arguments):
-        self.calls += 1
-        if self.calls > 12 and not Path("healed").exists():
+        callers = [frame.name for frame in traceback.extract_stack()]
+        if "training_step" in callers and not Path("healed").exists():
             {"raise": self.fail, "exit": self.leave, "kill": self.die, "none": list}[self.way]()
         return super().segment(*arguments)
 
