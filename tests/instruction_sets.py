@@ -45,7 +45,7 @@ def lesser_sets(best: str) -> Iterator[str]:
 
 def switches(name: str) -> dict[str, str]:
     """Environment variables that leave PyTorch, MKL, oneDNN and NumPy no better set."""
-    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]  # type: ignore[index]
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
     better = [own for own in found if name == "DEFAULT" or own.startswith(("AVX512", "X86_V4"))]
     return {**dict(zip(SWITCHES, SETS[name], strict=True)), "NPY_DISABLE_CPU_FEATURES": " ".join(better)}
 

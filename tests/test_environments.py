@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,9 +24,14 @@ def test_sets_that_a_processor_lacks_are_never_forced(best: str, lesser: list[st
 def test_a_failure_under_any_set_is_the_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = []
+    seen: list[tuple[str, list[str]]] = []
+
+    def fails(*given: Any) -> bool:
+        seen.append(given)
+        return True
+
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr(instruction_sets, "_fails", lambda *given: seen.append(given) or True)
+    monkeypatch.setattr(instruction_sets, "_fails", fails)
     assert instruction_sets.main(["-x"]) == 1
     assert seen == [("DEFAULT", ["-x"])]
     said = capsys.readouterr().out
