@@ -157,7 +157,7 @@ def with_looks(runs: Runs, sweep: SweepLook) -> Cohort:
 
 
 def _look(members: pd.DataFrame) -> pd.DataFrame:
-    first = members.sort_values("series").groupby("series", sort=True).first().reset_index()
+    first = members.sort_values("series", kind="stable").groupby("series", sort=True).first().reset_index()
     taken: set[str] = set()
     rows = []
     num_reserved = 0

@@ -130,7 +130,8 @@ def plot_spectra(table: pd.DataFrame, ax: Axes) -> None:
         for _, curve in table[table["state_size"] == size].sort_values("rank").groupby("gain"):
             ax.plot(curve["fraction"], curve["value"], color=look["color"], linewidth=1.0)
     for gain, bundle in table.groupby("gain"):
-        height = np.interp(_NAMED_AT, *bundle.sort_values("fraction")[["fraction", "value"]].to_numpy().T)
+        curve = bundle.sort_values("fraction", kind="stable")  # sizes share fractions; processors sort ties differently
+        height = np.interp(_NAMED_AT, *curve[["fraction", "value"]].to_numpy().T)
         ax.annotate(f"g = {gain:g}", (_NAMED_AT, height), (3, 4), textcoords="offset points", fontsize=6.5)
 
 
