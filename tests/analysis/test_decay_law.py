@@ -292,8 +292,25 @@ def test_structure_that_differs_from_seed_to_seed_takes_no_law_its_name(kind: st
     lags, laws = np.arange(100), []
     for seed in range(100):
         generator = np.random.default_rng(seed)
-        walk = 0.05 * np.cumsum(generator.standard_normal((5, 100)), axis=1)
+        walk = 0.03 * np.cumsum(generator.standard_normal((5, 100)), axis=1)
         noise = correlated((5, 100), 0.2, generator) if kind == "correlated" else walk
         laws.append(decay_law(lags, np.exp(-0.03 * lags + noise)).law)
         assert decay_law(lags, (np.exp(-0.3 * lags) + 1e-3) * np.exp(noise)).law == "neither"
     assert laws.count("exponential") >= 95
+
+
+@pytest.mark.parametrize("num_lags", [50, 100, 300])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        lambda lags: np.exp(-0.5 * lags**0.7),
+        lambda lags: np.exp(-2 * lags**0.3),
+        lambda lags: np.exp(-0.3 * lags) + 1e-5,
+    ],
+    ids=["stretched by 0.7", "stretched by 0.3", "floor of 1e-5"],
+)
+@pytest.mark.parametrize("scatter", [0.0, 0.05])
+def test_gentle_bends_follow_neither_law(profile: Callable[[Any], Any], num_lags: int, scatter: float) -> None:
+    lags = np.arange(num_lags)
+    noise = np.exp(scatter * np.random.default_rng(0).standard_normal((5, num_lags)))
+    assert decay_law(lags, profile(lags) * noise).law == "neither"
