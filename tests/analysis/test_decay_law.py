@@ -310,7 +310,9 @@ def test_structure_that_differs_from_seed_to_seed_takes_no_law_its_name(kind: st
     ids=["stretched by 0.7", "stretched by 0.3", "floor of 1e-5"],
 )
 @pytest.mark.parametrize("scatter", [0.0, 0.05])
-def test_gentle_bends_follow_neither_law(profile: Callable[[np.ndarray], np.ndarray], num_lags: int, scatter: float) -> None:
+def test_gentle_bends_follow_neither_law(
+    profile: Callable[[np.ndarray], np.ndarray], num_lags: int, scatter: float
+) -> None:
     lags = np.arange(num_lags)
     noise = np.exp(scatter * np.random.default_rng(0).standard_normal((5, num_lags)))
     assert decay_law(lags, profile(lags) * noise).law == "neither"
