@@ -458,7 +458,7 @@ class LegacyPruning(Plain):
         prune.random_unstructured(self.rec, "weight", 0.3)
 
 
-_KEEPS = "{name} must keep nothing between calls, got one that changes `{what}`"
+_KEEPS = "{name} must keep nothing between calls, got one that changes `{what}"
 _WRITES = "`{name}.{what}` must leave what it is given as it is, got one that changes its "
 _ROUNDS = "`{name}.recur` must compute in the format of its inputs, got one that makes torch.{what} of float64 numbers"
 _CUT = "`{name}.recur` must be differentiated as it is computed, got a derivative by its {what}"
@@ -470,7 +470,7 @@ _WORDS: Mapping[str, Mapping[type[Recurrent], str]] = {
         CountsOnItsClass: "CountsOnItsClass.calls",
         CountsOnASubmodule: "rec.notes['calls'][0]", CountsByAnIterator: "steps[0]", SetsItsClockInProject: "clock",
         SetsItsClockAtTheStart: "clock", KeepsItsState: "h", KeepsAHistory: "history.len",
-        DrawsFromItsOwnGenerator: "random[0][0]['state']['state']",
+        DrawsFromItsOwnGenerator: "random",  # whose state each version of NumPy holds in its own way
     },
     _WRITES: {
         ScalesItsState: "recur", AddsToItsMemory: "recur", RectifiesItsState: "recur", ZeroesAUnit: "recur",

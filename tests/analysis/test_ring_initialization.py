@@ -18,7 +18,7 @@ from tests.synthetic_runs import SyntheticRun
 
 TOLD = {
     (0.0, 0.99, 64): "exponential", (0.0, 0.99, 4096): "neither",
-    (0.0, 0.999, 64): "neither", (0.0, 0.999, 4096): "power law",
+    (0.0, 0.999, 64): "neither", (0.0, 0.999, 4096): "neither",
     (0.0, 1.0, 64): "neither", (0.0, 1.0, 4096): "power law",
     (0.99, 0.99, 64): "exponential", (0.99, 0.99, 4096): "exponential",
     (0.99, 0.999, 64): "neither", (0.99, 0.999, 4096): "neither",
