@@ -7,6 +7,7 @@ and absent measurements do not stop it: it lists them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -145,9 +146,9 @@ def _verdict_tables(table: pd.DataFrame, look: pd.DataFrame, sketches: dict[Key,
 
 _VERDICT_HEAD = (
     "<thead><tr><th>model</th><th>parameters</th><th>λ at init<br>[nats/step]</th><th>λ after<br>training</th>"
-    "<th>horizon at init<br>[steps]</th><th>horizon after<br>training</th><th>solved</th><th>95 %<br>(Wilson)</th>"
-    '<th>steps to<br>solve</th><th class="left">at init</th><th class="left">after training</th>'
-    '<th class="left">decay law<br>at init</th><th class="left">after training</th></tr></thead>'
+    "<th>horizon at<br>init [steps]</th><th>after<br>training</th><th>solved</th><th>95 %<br>(Wilson)</th>"
+    '<th>steps to<br>solve</th><th class="left">verdict<br>at init</th><th class="left">after<br>training</th>'
+    '<th class="left">decay law<br>at init</th><th class="left">after<br>training</th></tr></thead>'
 )
 
 
@@ -173,7 +174,8 @@ def _sketch(row: dict[str, Any], stage: str, sketches: dict[Key, str]) -> str:
 
 def _pill(text: str) -> str:
     kinds = [kind for kind in ("vanishing", "stable", "exploding") if kind in text]
-    return f'<span class="pill {kinds[0] if len(kinds) == 1 else ""}">{escape(text)}</span>'
+    words = re.sub(r"(\d) ", "\\1&nbsp;", escape(text))  # a count stays beside its word
+    return f'<span class="pill {kinds[0] if len(kinds) == 1 else ""}">{words}</span>'
 
 
 def _sections(sections: list[list[Panel]]) -> str:
