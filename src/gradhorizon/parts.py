@@ -132,9 +132,8 @@ def _as_config_error(group: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         cause = error.__cause__
-        words = cause if isinstance(cause, ValueError) and str(cause).strip() else error
-        said = _said(error) if words is error else words
-        raise ConfigError(f"{group}: {said}") from error
+        has_own_words = isinstance(cause, ValueError) and str(cause).strip()
+        raise ConfigError(f"{group}: {cause if has_own_words else _said(error)}") from error
     except (ValueError, TypeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{group}: {error if str(error).strip() else reason_of(error)}") from error
     except Exception as error:
