@@ -76,3 +76,14 @@ def test_single_run_of_a_sweep_says_which_axes_it_leaves_out(tmp_path: Path) -> 
     done = launch(tmp_path, "experiment=quickstart", "plan=true")
     assert "note: this experiment sweeps over model, task, seq_len; without -m, one run alone is trained" in done.stderr
     assert "sweeps over" not in launch(tmp_path, "plan=true").stderr
+
+
+def test_what_a_wrong_point_leaves_lies_below_the_folder_of_the_launch_wherever_hydra_goes(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    done = launch(
+        here, "-m", "batch_size=0", "logger=none", "hydra.job.chdir=true", f"hydra.sweep.dir={tmp_path / 'hydra'}"
+    )
+    assert done.returncode == 1
+    left = sorted(path.relative_to(here).parts[:-1] for path in tmp_path.rglob("*.json"))
+    assert left == [("runs", "default", "sweeps")] * 2  # what was asked for, and why it failed
