@@ -13,7 +13,9 @@ import pandas as pd
 
 from analysis.naming import series_names
 from gradhorizon.absent_tables import remedy
-from gradhorizon.records import RecordsError, Runs, read_runs
+from gradhorizon.records.layout import member_name
+from gradhorizon.records.reading import Runs, read_runs
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweep_state import SweepLook, SweepReader
 
 MEMBER = ["experiment", "run", "seed"]
@@ -32,7 +34,7 @@ class Cohort:
     """Runs that are analysed together.
 
     Attributes:
-        members: as `gradhorizon.records.Runs.members`, with ``series``: the model's label, made unique where runs of
+        members: as `Runs.members`, with ``series``: the model's label, made unique where runs of
             one model on one task and length differ in their configuration.
         runs: what was read.
         look: one row per series in drawing order: series, color, marker.
@@ -126,7 +128,7 @@ def member_names(rows: pd.DataFrame) -> list[str]:
     Args:
         rows: with the columns `MEMBER`.
     """
-    return [f"{experiment}/{run}/seed-{seed}" for experiment, run, seed in rows[MEMBER].itertuples(index=False)]
+    return [f"{experiment}/{run}/{member_name(seed)}" for experiment, run, seed in rows[MEMBER].itertuples(index=False)]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -136,7 +138,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def with_statuses(members: pd.DataFrame, sweep: SweepLook) -> pd.DataFrame:
     """`members` with the status that ``gradhorizon-status`` gives to those that are not finished."""
-    known = {str(one.run.folder / f"seed-{one.seed}"): one.status for one in sweep.open_members}
+    known = {str(one.folder): one.status for one in sweep.open_members}
     told = zip(members["folder"], members["status"], strict=True)
     return members.assign(status=[known.get(folder, status) for folder, status in told])
 
@@ -144,7 +146,7 @@ def with_statuses(members: pd.DataFrame, sweep: SweepLook) -> pd.DataFrame:
 def open_lines(sweep: SweepLook) -> list[str]:
     """A line for each member that is not finished: its name, its status, and why."""
     return [
-        f"  {one.run.experiment}/{one.run.folder.name}{'' if one.seed is None else f'/seed-{one.seed}'}: "
+        f"  {one.run.experiment}/{one.run.folder.name}{'' if one.seed is None else f'/{member_name(one.seed)}'}: "
         f"{': '.join(filter(None, (one.status, one.why)))}"
         for one in sweep.open_members
     ]

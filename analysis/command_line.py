@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.cohort import Cohort, absence, read_cohort
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 
 
 @dataclass(frozen=True)

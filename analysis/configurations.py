@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from gradhorizon.records.layout import CONFIG
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -18,7 +20,7 @@ def configuration(run: Path) -> dict[str, Any]:
     Args:
         run: the run's folder.
     """
-    path = run / "config.yaml"
+    path = run / CONFIG
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _LOADER) if path.is_file() else {}  # noqa: S506, a safe loader
     except yaml.YAMLError:

@@ -22,7 +22,7 @@ from analysis import (
 )
 from analysis.cohort import Cohort, open_lines
 from analysis.findings import findings
-from gradhorizon.records import AbsentTableError
+from gradhorizon.records.tables import AbsentTableError
 
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
 

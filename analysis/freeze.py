@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from gradhorizon.records import RecordsError, read_runs
+from gradhorizon.records.layout import CONFIG, MEMBER_SHEET, RECORDS, RUN_SHEET, table_path
+from gradhorizon.records.reading import read_runs
+from gradhorizon.records.tables import RecordsError
 
-RUN_FILES = ("run.json", "config.yaml")
+RUN_FILES = (RUN_SHEET, CONFIG)
 
 
 def freeze(folders: Sequence[Path], tables: Sequence[str], out: Path) -> list[Path]:
@@ -37,22 +39,18 @@ def freeze(folders: Sequence[Path], tables: Sequence[str], out: Path) -> list[Pa
         raise RecordsError(f"only finished members with all tables can be frozen, missing: {', '.join(absent[:4])}")
     for member in members:
         target = out / member.parent.name / member.name
-        (target / "records").mkdir(parents=True)
+        (target / RECORDS).mkdir(parents=True)
         for name in RUN_FILES:
             shutil.copyfile(member.parent / name, target.parent / name)
-        shutil.copyfile(member / "member.json", target / "member.json")
+        shutil.copyfile(member / MEMBER_SHEET, target / MEMBER_SHEET)
         for name in tables:
-            _copy_table(_table(member, name), _table(target, name))
+            _copy_table(table_path(member, name), table_path(target, name))
     _strip_paths(out)
     return sorted({out / member.parent.name for member in members})
 
 
 def _wanted(member: Path, tables: Sequence[str]) -> list[Path]:
-    return [member / "member.json", *(_table(member, name) for name in tables)]
-
-
-def _table(member: Path, name: str) -> Path:
-    return member / "records" / f"{name}.parquet"
+    return [member / MEMBER_SHEET, *(table_path(member, name) for name in tables)]
 
 
 def _copy_table(path: Path, target: Path) -> None:
@@ -63,7 +61,7 @@ def _copy_table(path: Path, target: Path) -> None:
 
 def _strip_paths(out: Path) -> None:
     # Where the runs lay on the machine that trained them is nobody's business, and no part of a result.
-    for path in out.rglob("config.yaml"):
+    for path in out.rglob(CONFIG):
         lines = path.read_text(encoding="utf-8").splitlines()
         path.write_text("\n".join(line for line in lines if not line.startswith("runs_dir:")) + "\n", encoding="utf-8")
 

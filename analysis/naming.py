@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.configurations import configuration
-from gradhorizon.records import read_json
+from gradhorizon.records.files import read_json
+from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.shipped_models import shipped_settings
 from gradhorizon.variants import TELL_NO_RUN
 
@@ -39,7 +40,7 @@ def series_names(members: pd.DataFrame) -> pd.Series:
     """The name of every member's curve: its model's label, and in brackets what tells it from others of that label.
 
     Args:
-        members: as `gradhorizon.records.Runs.members`.
+        members: as `gradhorizon.records.reading.Runs.members`.
     """
     groups = [_of_one_label(str(label), group) for label, group in members.groupby("model", sort=False)]
     return pd.concat(groups).reindex(members.index)
@@ -66,7 +67,7 @@ def _settings(row: pd.Series) -> Flat:
 
 def _device(run: Path) -> str:
     """Kind of the device that ``auto`` stood for; empty if no launch says."""
-    launches = read_json(run / "run.json").get("launches") or [{}]
+    launches = read_json(run / RUN_SHEET).get("launches") or [{}]
     return str(launches[0].get("device") or "").partition(":")[0]
 
 

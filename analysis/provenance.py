@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.cohort import MEMBER, Cohort
-from gradhorizon.records import read_json
+from gradhorizon.records.files import read_json
+from gradhorizon.records.layout import MEMBER_SHEET, RUN_SHEET
 
 FACTS = ("commit", "device", "precision", "num_threads", "cell_source")
 
@@ -61,11 +62,7 @@ def absent(cohort: Cohort, tables: tuple[str, ...]) -> pd.DataFrame:
 def unseen(cohort: Cohort) -> list[str]:
     """Models of the members that are asked for and have recorded nothing, once for each."""
     seen = set(cohort.members["folder"])
-    return [
-        one.run.model or one.run.folder.name
-        for one in cohort.sweep.open_members
-        if str(one.run.folder / f"seed-{one.seed}") not in seen
-    ]
+    return [one.run.model or one.run.folder.name for one in cohort.sweep.open_members if str(one.folder) not in seen]
 
 
 def _open_rows(cohort: Cohort) -> list[tuple[Any, ...]]:
@@ -73,7 +70,7 @@ def _open_rows(cohort: Cohort) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for one in cohort.sweep.open_members:
         run, seed = one.run, "" if one.seed is None else one.seed
-        name = series.get(str(run.folder / f"seed-{seed}"), f"{run.model or run.folder.name} {run.variant}".strip())
+        name = series.get(str(one.folder), f"{run.model or run.folder.name} {run.variant}".strip())
         what = ": ".join(filter(None, (one.status, one.why)))
         rows.append((name, run.task or "", "" if run.seq_len is None else run.seq_len, seed, what))
     return rows
@@ -97,11 +94,11 @@ def _distinct(values: list[Any]) -> str:
 
 
 def _launch(member: Any) -> dict[str, Any]:
-    path = Path(member.folder) / "member.json"
+    path = Path(member.folder) / MEMBER_SHEET
     content = read_json(path) if path.is_file() else {}
     launch = content.get("launch")
     return launch if isinstance(launch, dict) else {}
 
 
 def _run_json(member: Any) -> dict[str, Any]:
-    return read_json(Path(member.folder).parent / "run.json")
+    return read_json(Path(member.folder).parent / RUN_SHEET)

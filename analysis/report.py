@@ -36,7 +36,7 @@ from analysis.report_charts import curve_panels, profile_panels, scaling_panels
 from analysis.report_panels import Panel
 from analysis.sparkline import Key, sparklines
 from analysis.stages import STAGES
-from gradhorizon.records import AbsentTableError
+from gradhorizon.records.tables import AbsentTableError
 
 PAGE = Path(__file__).parent / "page"
 TABLES = ("metrics", "input_gradients", "parameter_gradients")

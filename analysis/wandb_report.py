@@ -28,7 +28,7 @@ from analysis.findings import findings
 from analysis.wandb_keys import EmptyPanelError, logged_keys
 from analysis.wandb_panels import Grid, curve_grids, profile_grids, scaling_grids, wr
 from analysis.wandb_text import METHODS, markdown_table, question
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
 DEFAULT_PROJECT = "gradhorizon"

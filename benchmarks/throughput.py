@@ -27,7 +27,7 @@ import pandas as pd
 
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import Spread, interleaved, ratio
-from gradhorizon.records import read_json
+from gradhorizon.records.files import read_json
 
 BASIC_TARGET, JOBLIB_TARGET = 1.5, 1.0
 OVERHEAD_TARGET_S = 0.5

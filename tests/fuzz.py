@@ -30,7 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
-from gradhorizon.records import RecordsError, read_runs
+from gradhorizon.records.reading import read_runs
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.train import launch
 from tests.odd_cells import REFUSED
 from tests.sound_cells import SOUND, SURROGATES
@@ -53,7 +54,7 @@ HOSTILE = (
     "0", "-1", "1", "2.5", "1e400", "-inf", "nan", "null", "true", "''", "' '", "abc", "'[red]'", "'../up'", "'a/b'",
     "'é∞🎉'", "'<script>'", "'a|b'", "'`$x$`'", "'a\\nb'", "[1,2]", "[]", "{a:1}", "'${seq_len}'", "'${no.such.key}'",
     "'${oc.env:NO_SUCH_VARIABLE}'", "1000000000000", "99999999999999999999999999", "'" + "x" * 3000 + "'", "???",
-    "os.system", "gradhorizon.no_such_module.Thing", "gradhorizon.records.read_runs", "collections.OrderedDict",
+    "os.system", "gradhorizon.no_such_module.Thing", "gradhorizon.records.reading.read_runs", "collections.OrderedDict",
 )  # fmt: skip
 """Values that most keys refuse, and all must survive."""
 

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from gradhorizon.config import CONF_DIR
-from gradhorizon.records import read_member_table
+from gradhorizon.records.reading import read_member_table
 from gradhorizon.train import launch
 
 TINY = (

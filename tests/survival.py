@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gradhorizon import stopping
-from gradhorizon.records import read_json
+from gradhorizon.records.files import read_json
 from gradhorizon.sweep_state import run_folders
 from tests.mirrors.recorded_points import points_of_records, points_of_server
 from tests.sweep_chaos import Chaos, Server, environment_of

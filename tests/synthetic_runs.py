@@ -15,7 +15,9 @@ from omegaconf import OmegaConf
 
 from gradhorizon.measurements.input_gradients import InputGradients
 from gradhorizon.measurements.parameter_gradients import ParameterGradients
-from gradhorizon.records import METRICS, MemberRecords, Table, write_json
+from gradhorizon.records.files import write_json
+from gradhorizon.records.tables import METRICS, Table
+from gradhorizon.records.writing import MemberRecords
 
 INPUT_GRADIENTS = InputGradients.table
 PARAMETER_GRADIENTS = ParameterGradients.table

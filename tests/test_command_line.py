@@ -14,7 +14,7 @@ import pytest
 
 from gradhorizon import stopping
 from gradhorizon.config import CONF_DIR
-from gradhorizon.records import read_runs
+from gradhorizon.records.reading import read_runs
 from gradhorizon.sweep_state import run_folders
 from tests.runs_on_disk import TINY, assert_same_records
 

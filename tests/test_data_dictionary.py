@@ -11,7 +11,7 @@ import pytest
 
 from gradhorizon import data_dictionary, measurements
 from gradhorizon.measurements.measurement import Measurement
-from gradhorizon.records import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
+from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
 
 ROOT = Path(__file__).parents[1]
 

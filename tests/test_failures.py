@@ -13,9 +13,10 @@ import pytest
 from gradhorizon import endings, stopping
 from gradhorizon.config import ConfigError
 from gradhorizon.endings import marked, record
-from gradhorizon.failures import FAILURE_FILE, RunFailedError, attached, forgive, phase, reason_of
+from gradhorizon.failures import FAILURE, RunFailedError, attached, forgive, phase, reason_of
 from gradhorizon.locks import MemberHeldError
-from gradhorizon.records import RecordsError, read_json, write_json
+from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweep import FailedRun, listing
 from tests.breaking import Unspeakable
 
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def mark(folder: Path, reason: str = KILLED, **facts: Any) -> None:
-    record(folder / FAILURE_FILE, reason, facts.pop("lines", ()), ["model=gru"], facts.pop("seeds", (2, 0)), **facts)
+    record(folder / FAILURE, reason, facts.pop("lines", ()), ["model=gru"], facts.pop("seeds", (2, 0)), **facts)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_the_innermost_phase_counts_and_a_stop_iteration_is_no_end_of_anything()
 
 def test_a_killed_run_is_left_with_its_signal_and_its_last_words(folder: Path) -> None:
     mark(folder, attempt=2, wall_s=1.5)
-    left = read_json(folder / FAILURE_FILE)
+    left = read_json(folder / FAILURE)
     assert left["reason"] == KILLED
     assert left["last_lines"] == [f"line {number}" for number in range(30, 50)]
     assert (left["overrides"], left["attempt"], left["wall_s"], left["seeds"]) == (["model=gru"], 2, 1.5, [0, 2])
@@ -78,11 +79,11 @@ def test_a_killed_run_is_left_with_its_signal_and_its_last_words(folder: Path) -
 def test_a_launcher_adds_to_what_the_run_itself_has_left_of_the_same_failure_and_of_no_other(folder: Path) -> None:
     mark(folder, "ValueError: no", lines=LINES, phase="building")
     mark(folder, "ValueError: no", attempt=1)
-    left = read_json(folder / FAILURE_FILE)
+    left = read_json(folder / FAILURE)
     assert (left["traceback"], left["phase"], left["attempt"]) == (LINES, "building", 1)
     mark(folder, KILLED)
-    assert read_json(folder / FAILURE_FILE).keys().isdisjoint({"phase", "attempt"})
-    assert read_json(folder / FAILURE_FILE)["traceback"] == []
+    assert read_json(folder / FAILURE).keys().isdisjoint({"phase", "attempt"})
+    assert read_json(folder / FAILURE)["traceback"] == []
 
 
 def test_a_run_sheet_that_says_running_says_failed_and_nothing_else_changes(folder: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_mark_goes_when_all_members_that_it_names_are_at_work_or_done(
 ) -> None:
     mark(folder)
     forgive(folder, seeds)
-    assert (folder / FAILURE_FILE).exists() == is_left
+    assert (folder / FAILURE).exists() == is_left
 
 
 @pytest.mark.parametrize("error", [OSError("no"), SystemExit(0), StopIteration(), BaseException("odd"), MemoryError()])
@@ -128,7 +129,7 @@ def test_whatever_breaks_a_run_leaves_a_mark_a_traceback_in_its_log_and_a_plain_
     folder = tmp_path / "experiment" / "gru-0123456789"
     with pytest.raises(RunFailedError, match="gru-0123456789 failed: "), marked(folder, [4]), phase("building"):
         raise error
-    left = read_json(folder / FAILURE_FILE)
+    left = read_json(folder / FAILURE)
     assert (left["phase"], left["seeds"]) == ("building", [4])
     assert type(error).__name__ in left["reason"]
     assert (folder / "log.txt").read_text().count("Traceback (most recent call last):") >= 1
@@ -157,7 +158,7 @@ def test_a_configuration_refused_before_there_is_a_folder_leaves_none_and_afterw
     for is_there in (False, True):
         with pytest.raises(ConfigError), marked(tmp_path / "run", [0]):
             raise ConfigError("no such optimizer")
-        assert (tmp_path / "run" / FAILURE_FILE).exists() == is_there
+        assert (tmp_path / "run" / FAILURE).exists() == is_there
         (tmp_path / "run").mkdir(exist_ok=True)
 
 

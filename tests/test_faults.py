@@ -20,11 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gradhorizon import record_files
 from gradhorizon.config import ConfigError
 from gradhorizon.failures import RunFailedError
-from gradhorizon.record_files import put_aside, read_json, write_atomically, write_parquet
-from gradhorizon.records import METRICS, MemberRecords, RecordsError, read_member_table, read_runs
+from gradhorizon.records import files as record_files
+from gradhorizon.records.files import put_aside, read_json, write_atomically, write_parquet
+from gradhorizon.records.reading import read_member_table, read_runs
+from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.writing import MemberRecords
 from tests.runs_on_disk import TINY, assert_same_records, run
 from tests.test_command_line import launch as command
 from tests.test_records import LEAD, rows, written

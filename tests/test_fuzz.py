@@ -23,7 +23,7 @@ from analysis.cohort import Cohort, read_cohort
 from gradhorizon import measure
 from gradhorizon.arguments import check_arguments
 from gradhorizon.config import ConfigError
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.train import launch
 from tests.fuzz import fuzz, fuzz_keys, outcome
 from tests.runs_on_disk import TINY, composed, run

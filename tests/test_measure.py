@@ -18,7 +18,7 @@ from gradhorizon import gpus, runs
 from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.measure import find_runs, main
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
-from gradhorizon.records import read_json
+from gradhorizon.records.files import read_json
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from tests.runs_on_disk import all_tables, run
 

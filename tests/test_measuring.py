@@ -13,7 +13,8 @@ from gradhorizon.config import ConfigError
 from gradhorizon.measurements.measurement import CostMeasurement, Program
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.network import Network
-from gradhorizon.records import Column, Table, read_json
+from gradhorizon.records.files import read_json
+from gradhorizon.records.tables import Column, Table
 from gradhorizon.tasks.task import Task
 from tests.runs_on_disk import all_tables, run
 

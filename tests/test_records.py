@@ -11,15 +11,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from gradhorizon.records import (
-    METRICS,
-    MemberRecords,
-    RecordsError,
-    read_json,
-    read_member_table,
-    read_runs,
-    write_json,
-)
+from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.reading import read_member_table, read_runs
+from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.writing import MemberRecords
 
 LEAD = {
     "experiment": "e", "run": "r", "model": "m", "task": "t", "seq_len": 10, "input_len": 12, "seed": 0,

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from gradhorizon.claims import latest_claim
-from gradhorizon.failures import FAILURE_FILE
+from gradhorizon.failures import FAILURE
 from gradhorizon.locks import members_locked
-from gradhorizon.record_files import remove_orphans
-from gradhorizon.records import read_json, write_json
+from gradhorizon.records.files import read_json, remove_orphans, write_json
 from gradhorizon.settling import settle
 from tests.runs_on_disk import run
 
@@ -44,10 +43,10 @@ def dead_process() -> int:
 @pytest.mark.parametrize("status", ["running", "failed", "finished"])
 def test_a_run_that_is_launched_again_says_that_it_has_finished(finished: Path, folder: Path, status: str) -> None:
     kill_before_the_end(folder, status)
-    write_json({"reason": "killed by signal 9"}, folder / FAILURE_FILE)
+    write_json({"reason": "killed by signal 9"}, folder / FAILURE)
     assert run(folder.parents[1]) == folder
     assert read_json(folder / "run.json") == read_json(finished / "run.json")
-    assert not (folder / FAILURE_FILE).exists()
+    assert not (folder / FAILURE).exists()
 
 
 def test_a_run_that_another_process_is_at_is_left_to_it(folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gradhorizon import stopping, train
-from gradhorizon.records import read_json
+from gradhorizon.records.files import read_json
 from gradhorizon.training import EnsembleModule
 from tests.runs_on_disk import TINY, assert_same_records, run
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gradhorizon.locks import members_locked
-from gradhorizon.records import read_json, write_json
+from gradhorizon.records.files import read_json, write_json
 from tests.runs_on_disk import run
 from tests.sweep_processes import Sweep
 from tests.sweep_remains import complaints

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from gradhorizon.config import CONF_DIR, validate
-from gradhorizon.records import read_member_table
+from gradhorizon.records.reading import read_member_table
 from gradhorizon.task_names import task_name
 from gradhorizon.train import launch
 from tests.runs_on_disk import TINY

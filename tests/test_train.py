@@ -19,7 +19,9 @@ from gradhorizon.config import ConfigError
 from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.failures import RunFailedError
 from gradhorizon.recording import MemberFiles
-from gradhorizon.records import RecordsError, read_json, read_runs
+from gradhorizon.records.files import read_json
+from gradhorizon.records.reading import read_runs
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.training import EnsembleModule
 from tests.noisy_readout import NoisyReadout, is_noisy

@@ -27,7 +27,8 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from gradhorizon.records import RecordsError, read_runs
+from gradhorizon.records.reading import read_runs
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.train import launch
 from gradhorizon.training import EnsembleModule
 from tests.runs_on_disk import all_tables, composed

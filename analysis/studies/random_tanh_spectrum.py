@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from analysis import appearance, command_line
 from analysis.cohort import MEMBER, Cohort, member_names, records
 from analysis.studies import spectra
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.theory import mean_field_tanh_growth_rate, mean_field_tanh_mean_exponent
 
 TABLES = ("autonomous_spectrum",)

@@ -24,7 +24,7 @@ from analysis.cohort import MEMBER, Cohort, records
 from analysis.decay_law import EXPONENTIAL, MIN_EVIDENCE, POWER_LAW, columns, decay_law
 from analysis.growth import MIN_SEEDS, growth_rate, rate_interval, spoken_coverage
 from analysis.studies.spectra import settings
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.theory import ring_second_moment
 
 TABLES = ("state_gradients",)

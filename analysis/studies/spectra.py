@@ -17,7 +17,8 @@ from scipy import stats
 from analysis import appearance
 from analysis.cohort import MEMBER, Cohort, records
 from analysis.growth import CONFIDENCE, MIN_SEEDS
-from gradhorizon.records import RecordsError
+from gradhorizon.records.layout import CONFIG
+from gradhorizon.records.tables import RecordsError
 
 SIZE_COLORS = ("#9ecae1", "#4292c6", "#08519c", "#041e42")
 """One per network size, the largest darkest."""
@@ -43,11 +44,11 @@ def settings(cohort: Cohort, paths: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _values(run: Path, paths: Mapping[str, str]) -> dict[str, Any]:
-    config = OmegaConf.load(run / "config.yaml")
+    config = OmegaConf.load(run / CONFIG)
     found = {name: OmegaConf.select(config, path) for name, path in paths.items()}
     absent = [paths[name] for name, value in found.items() if value is None]
     if absent:
-        raise RecordsError(f"{run.name}/config.yaml has no `{absent[0]}`; pass the runs of this study alone")
+        raise RecordsError(f"{run.name}/{CONFIG} has no `{absent[0]}`; pass the runs of this study alone")
     return found
 
 

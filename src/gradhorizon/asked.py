@@ -16,11 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon import failures
+from gradhorizon.records.layout import SWEEPS, asked_files, asked_path, failed_before_path
 
-SWEEPS_FOLDER = "sweeps"
-"""In the folder of an experiment."""
-
-_FAILED = ".failed.json"
 _OF_NO_RUN = ("runs_dir=", "hydra.", "hydra/", "plan=")
 
 
@@ -80,11 +77,9 @@ def read_asked(sweeps: Path) -> Iterator[AskedRun]:
     """What all sweeps of an experiment have asked for; records that are damaged tell nothing.
 
     Args:
-        sweeps: the folder `SWEEPS_FOLDER` of an experiment.
+        sweeps: the folder `SWEEPS` of an experiment.
     """
-    for path in sorted(sweeps.glob("*.json")):
-        if path.name.endswith(_FAILED):
-            continue
+    for path in asked_files(sweeps):
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             yield from [_parsed(run) for run in json.loads(path.read_text(encoding="utf-8"))["runs"]]
 
@@ -103,10 +98,10 @@ def failure_of(sweeps: Path, run: AskedRun) -> failures.Failure | None:
     """Why a run failed that never had a folder; None if it did not.
 
     Args:
-        sweeps: the folder `SWEEPS_FOLDER` of its experiment.
+        sweeps: the folder `SWEEPS` of its experiment.
         run: what was asked for.
     """
-    path = sweeps / f"{run.key}{_FAILED}"
+    path = failed_before_path(sweeps, run.key)
     return failures.read_failure(path) if path.exists() else None
 
 
@@ -117,7 +112,7 @@ def failure_path(experiment: Path, overrides: Iterable[str]) -> Path:
         experiment: the experiment's folder.
         overrides: what the run is launched with.
     """
-    return experiment / SWEEPS_FOLDER / f"{key_of(overrides)}{_FAILED}"
+    return failed_before_path(experiment / SWEEPS, key_of(overrides))
 
 
 def record_path(experiment: Path, runs: Sequence[AskedRun]) -> Path:
@@ -127,4 +122,4 @@ def record_path(experiment: Path, runs: Sequence[AskedRun]) -> Path:
         experiment: the experiment's folder.
         runs: all runs of the sweep there.
     """
-    return experiment / SWEEPS_FOLDER / f"{_digest([asdict(run) for run in runs])}.json"
+    return asked_path(experiment / SWEEPS, _digest([asdict(run) for run in runs]))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import time
 import uuid
@@ -21,6 +20,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from gradhorizon.records.layout import clock_path, owner_in, owner_path, unnumbered_owner_path
 
 HEARTBEAT_S = 10.0
 """Between two signs of life of an owner, seconds."""
@@ -33,7 +34,6 @@ SLOT_VARIABLE = "GRADHORIZON_SLOT"
 
 _LOOKS = 5  # at a folder that changes while it is read
 _UNKNOWN_START = -1
-_NAME = re.compile(r"\.owner-(\d{6,})\.json$")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def latest_claim(folder: Path) -> Claim | None:
         numbers = _numbers(folder)
         if not numbers:
             return None
-        path = _path(folder, max(numbers))
+        path = owner_path(folder, max(numbers))
         try:
             # Opened first: a network file system then asks its server how old the file is.
             with path.open(encoding="utf-8") as file:
@@ -162,7 +162,7 @@ def take(folder: Path, previous: Claim | None) -> Claim | None:
         OSError: the folder cannot be written.
     """
     number = previous.number + 1 if previous else 1
-    path = _path(folder, number)
+    path = owner_path(folder, number)
     mine = Claim(
         path, number, time.time(), socket.gethostname(), this_machine(), os.getpid(), process_start(os.getpid()),
         time.time(), os.environ.get(SLOT_VARIABLE) or None, uuid.uuid4().hex,
@@ -181,7 +181,7 @@ def take(folder: Path, previous: Claim | None) -> Claim | None:
         path.unlink(missing_ok=True)
         return None
     for surpassed in numbers - {number}:
-        _path(folder, surpassed).unlink(missing_ok=True)
+        owner_path(folder, surpassed).unlink(missing_ok=True)
     return mine
 
 
@@ -191,7 +191,7 @@ def server_time_s(folder: Path) -> float:
     Args:
         folder: one that can be written.
     """
-    path = folder / f".clock.{uuid.uuid4().hex}"
+    path = clock_path(folder, uuid.uuid4().hex)
     path.touch()
     try:
         return path.stat().st_mtime
@@ -236,16 +236,12 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / f".owner-{number:06d}.json"
-
-
 def _numbers(folder: Path) -> set[int]:
     try:
         names = os.listdir(folder)  # noqa: PTH208, a thousand folders are listed
     except (FileNotFoundError, NotADirectoryError):
         return set()
-    return {int(found[1]) for name in names if (found := _NAME.fullmatch(name))}
+    return {number for name in names if (number := owner_in(name)) is not None}
 
 
 def _parsed(path: Path, number: int, beat_at_s: float, text: str) -> Claim:
@@ -267,7 +263,7 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
 
 def _replace(claim: Claim) -> None:
     content = {key: value for key, value in asdict(claim).items() if key not in ("path", "number", "beat_at_s")}
-    temporary = claim.path.with_name(f".owner.{claim.token}.tmp")
+    temporary = unnumbered_owner_path(claim.path.parent, claim.token)
     try:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         temporary.replace(claim.path)

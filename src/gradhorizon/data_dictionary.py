@@ -14,7 +14,7 @@ from types import ModuleType
 
 from gradhorizon import measurements
 from gradhorizon.measurements.measurement import Measurement
-from gradhorizon.records import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
+from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
 
 _HEADING = """\
 # The records: tables and columns

@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from gradhorizon import asked, stopping
 from gradhorizon.config import ConfigError, runs_root
 from gradhorizon.failures import (
-    FAILURE_FILE,
     RunFailedError,
     attach,
     attached,
@@ -26,10 +25,11 @@ from gradhorizon.failures import (
     traceback_of,
 )
 from gradhorizon.locks import MemberHeldError
-from gradhorizon.record_files import write_json
+from gradhorizon.records.files import write_json
+from gradhorizon.records.layout import FAILURE, LOG, RUN_SHEET
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
 from gradhorizon.sweep import RunError, Skipped
-from gradhorizon.tables import RecordsError
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def marked(folder: Path, seeds: Iterable[int]) -> Iterator[None]:
         attach(error, "folder", folder)
         if isinstance(error, ConfigError | RecordsError) and not attached(error, "has_started"):
             raise
-        where = f"; its traceback is in {folder / 'log.txt'}"
+        where = f"; its traceback is in {folder / LOG}"
         broken = RunFailedError(f"{folder.name} failed: {reason_of(error)}{where}")
         attach(broken, "folder", folder)
         attach(broken, "reason", reason_of(error))
@@ -80,10 +80,10 @@ def _mark(folder: Path, seeds: Iterable[int], error: BaseException) -> None:
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if not attached(error, "is_logged"):
-        with suppress(BaseException), log_file(folder / "log.txt"):
+        with suppress(BaseException), log_file(folder / LOG):
             raise error
     phase = attached(error, "phase") or "starting"
-    record(folder / FAILURE_FILE, reason_of(error), lines, _overrides(), seeds, phase=phase)
+    record(folder / FAILURE, reason_of(error), lines, _overrides(), seeds, phase=phase)
 
 
 def record(
@@ -92,7 +92,7 @@ def record(
     """Write why a run failed; a ``run.json`` beside it that still says running then says failed.
 
     Args:
-        path: `FAILURE_FILE` in the run's folder, which is made where it is missing; or what stands for it where a run
+        path: `FAILURE` in the run's folder, which is made where it is missing; or what stands for it where a run
             never had a folder.
         reason: why it failed, in one line.
         lines: its traceback.
@@ -103,13 +103,13 @@ def record(
     earlier = content_of(path)
     content = {
         **(earlier if earlier.get("reason") == reason else {}), "reason": reason, "overrides": list(overrides),
-        "seeds": sorted(seeds), "last_lines": last_lines(path.with_name("log.txt"))[-_LAST_LINES:],
+        "seeds": sorted(seeds), "last_lines": last_lines(path.with_name(LOG))[-_LAST_LINES:],
         "failed_at_s": time.time(), **facts,
     }  # fmt: skip
     content["traceback"] = list(lines) or content.get("traceback", [])
     try:
         write_json(content, path)
-        _mark_failed(path.with_name("run.json"))
+        _mark_failed(path.with_name(RUN_SHEET))
     except RecordsError as error:  # the disk may be full, which may be why it failed; other runs go on
         log.warning("  %s", error)
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FAILURE_FILE = "failed.json"
-"""In the folder of a run that failed, until a later launch has started the members that it names, or they are done."""
+from gradhorizon.records.layout import FAILURE, LOG
 
 log = logging.getLogger(__name__)
 
@@ -145,12 +144,12 @@ def forgive(folder: Path, seeds: Iterable[int]) -> None:
         seeds: members that are trained now, or are done.
     """
     if not set(failed_seeds(folder)) - set(seeds):
-        (folder / FAILURE_FILE).unlink(missing_ok=True)
+        (folder / FAILURE).unlink(missing_ok=True)
 
 
 def failed_seeds(folder: Path) -> list[int]:
     """Members that the failed launch was to train, where ``failed.json`` says so."""
-    seeds = content_of(folder / FAILURE_FILE).get("seeds")
+    seeds = content_of(folder / FAILURE).get("seeds")
     return [seed for seed in seeds if isinstance(seed, int)] if isinstance(seeds, list) else []
 
 
@@ -161,7 +160,7 @@ def read_failure(path: Path) -> Failure:
         path: of ``failed.json``, which may be missing.
     """
     content = content_of(path)
-    lines = content.get("traceback") or _last_traceback(path.with_name("log.txt")) or content.get("last_lines") or []
+    lines = content.get("traceback") or _last_traceback(path.with_name(LOG)) or content.get("last_lines") or []
     lines = [str(line) for line in lines] if isinstance(lines, list) else [str(lines)]
     last_words = next((line for line in reversed(lines) if line.strip()), _UNKNOWN)
     return Failure(str(content.get("reason") or last_words), lines, str(content.get("phase") or ""))

@@ -11,7 +11,9 @@ from torch import nn
 
 from gradhorizon.config import RunConfig
 from gradhorizon.measurements.measurement import Measurement
-from gradhorizon.records import RecordsError, read_json, write_json
+from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.layout import KEPT, MEMBER_SHEET, kept_path, kept_step_in, member_folder, table_path
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_folder import load_checkpoint
 
 _ORDER = ("init", "train", "solved", "last", "diverged")
@@ -62,14 +64,14 @@ class FinishedMember:
 
     def __init__(self, folder: Path, seed: int, run: RunConfig) -> None:
         self.seed = seed
-        self.folder = folder / f"seed-{seed}"
+        self.folder = member_folder(folder, seed)
         self.num_steps = run.num_steps
         self.stop_when_solved = run.stop_when_solved
 
     @property
     def content(self) -> dict[str, Any]:
         """Its ``member.json`` as it is now."""
-        return read_json(self.folder / "member.json")
+        return read_json(self.folder / MEMBER_SHEET)
 
     @property
     def launch(self) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class FinishedMember:
 
     def table_path(self, item: Measurement) -> Path:
         """The file of the table of `item`."""
-        return self.folder / "records" / f"{item.table.name}.parquet"
+        return table_path(self.folder, item.table.name)
 
     def inner_steps(self, item: Measurement) -> set[int]:
         """Optimizer steps, besides first, solved and last, at which `item` fires in its training."""
@@ -106,7 +108,7 @@ class FinishedMember:
 
     def kept_steps(self) -> set[int]:
         """Inner steps whose checkpoints it kept."""
-        return {int(path.stem.removeprefix("step-")) for path in (self.folder / "checkpoints").glob("step-*.pt")}
+        return {step for path in (self.folder / KEPT).glob("*") if (step := kept_step_in(path.name)) is not None}
 
     def is_due(self, item: Measurement, checkpoint: KeptCheckpoint) -> bool:
         """Whether `item` fires where `checkpoint` was kept."""
@@ -118,11 +120,10 @@ class FinishedMember:
         Raises:
             RecordsError: a checkpoint that every such member keeps is not there.
         """
-        folder = self.folder / "checkpoints"
         steps = [step for step in self.kept_steps() if step <= self.last_step]
-        kept = [KeptCheckpoint(folder / f"step-{step:08d}.pt", step, "train") for step in steps]
+        kept = [KeptCheckpoint(kept_path(self.folder, "train", step), step, "train") for step in steps]
         for phase, step in self._phases().items():
-            path = folder / f"{phase}.pt"
+            path = kept_path(self.folder, phase, step or 0)
             if path.is_file():
                 kept.append(KeptCheckpoint(path, _step_of(path) if step is None else step, phase))
             elif step is not None:
@@ -155,7 +156,7 @@ class FinishedMember:
         launch = content.setdefault("launch", {})
         launch["measurements"] = sorted({*launch.get("measurements", ()), *names})
         content["measured_later"] = content.get("measured_later", {}) | facts
-        write_json(content, self.folder / "member.json")
+        write_json(content, self.folder / MEMBER_SHEET)
 
 
 def _step_of(path: Path) -> int:

@@ -28,7 +28,9 @@ from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.parts import Parts, build_parts, program_of
 from gradhorizon.progress import ProgressDisplay
 from gradhorizon.recording import MemberFiles, Recorder
-from gradhorizon.records import METRICS, MemberRecords, RecordsError
+from gradhorizon.records.layout import LOG, member_folder
+from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.writing import MemberRecords
 from gradhorizon.repairs import mended, restore
 from gradhorizon.run_callback import RunCallback
 from gradhorizon.run_log import log_file
@@ -80,7 +82,7 @@ def fit(
     with phase("checking kernels"):
         check_kernels(parts, device, run)
     runs.create(folder)
-    with members_locked(folder, [state.seed for state in todo]), log_file(folder / "log.txt"), ExitStack() as stack:
+    with members_locked(folder, [state.seed for state in todo]), log_file(folder / LOG), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
         seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
         with phase("starting or resuming members"):
@@ -144,7 +146,7 @@ def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candid
         "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": seed,
     }  # fmt: skip
     tables = [METRICS, *(measurement.table for measurement in parts.measurements)]
-    checkpoint, records = mended(folder / f"seed-{seed}", lead, tables)
+    checkpoint, records = mended(member_folder(folder, seed), lead, tables)
     if checkpoint is None:
         return _Candidate(member, records, None, 0)
     restore(member, checkpoint, folder)
@@ -158,7 +160,8 @@ def _fit_side_by_side(
     """Train members that have completed the same number of steps; those that had ended are only closed."""
     first_step = candidates[0].step
     files = {
-        item.member.seed: MemberFiles(folder / f"seed-{item.member.seed}", item.records, facts) for item in candidates
+        item.member.seed: MemberFiles(member_folder(folder, item.member.seed), item.records, facts)
+        for item in candidates
     }
     for item in candidates:
         if not item.member.is_training:

@@ -30,7 +30,9 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.parts import build_parts, program_of
-from gradhorizon.records import RecordsError, read_json, write_parquet
+from gradhorizon.records.files import read_json, write_parquet
+from gradhorizon.records.layout import CONFIG, LOG, RUN_SHEET, seeds_in
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
 from gradhorizon.streams import probe_batch
 from gradhorizon.train import resolve_device
@@ -75,7 +77,7 @@ class FinishedRun:
         tables = Counter(item.table.name for item in self.named.values())
         if tables.total() > len(tables):
             raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
-        recorded = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        recorded = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
         self.trained_with: dict[str, Any] = recorded.get("measurement") or {}  # type: ignore[union-attr]
         self.device = device
 
@@ -85,7 +87,7 @@ class FinishedRun:
         Raises:
             ConfigError: this machine has no such device, or computes wrongly on it.
         """
-        seeds = sorted(int(path.name.removeprefix("seed-")) for path in self.folder.glob("seed-*"))
+        seeds = seeds_in(self.folder)
         finished = [seed for seed in seeds if runs.member_state(self.folder, seed).status == "finished"]
         members = [FinishedMember(self.folder, seed, self.run) for seed in finished]
         todo = [member for member in members if self._absent(member)]
@@ -112,7 +114,7 @@ class FinishedRun:
         tally.num_unkept_steps = self._say_unkept_steps(todo)
         for member in todo:
             try:
-                with members_locked(self.folder, [member.seed], "measured"), log_file(self.folder / "log.txt"):
+                with members_locked(self.folder, [member.seed], "measured"), log_file(self.folder / LOG):
                     self._measure_member(member, device, facts)
                 tally.measured.append(member.seed)
             except Exception as error:  # noqa: BLE001, one member's failure must not cost the others
@@ -191,7 +193,7 @@ class FinishedRun:
     def _words(self, error: Exception) -> str:
         if isinstance(error, ConfigError | RecordsError):
             return str(error)
-        return f"{type(error).__name__}: {error}; its traceback is in {self.folder / 'log.txt'}"
+        return f"{type(error).__name__}: {error}; its traceback is in {self.folder / LOG}"
 
     def _say_recorded(self, members: Sequence[FinishedMember]) -> None:
         recorded: dict[str, list[str]] = {}
@@ -235,7 +237,7 @@ def _refuse_nothing_to_see(
 
 
 def _sheet(folder: Path) -> dict[str, Any]:
-    sheet = read_json(folder / "run.json")
+    sheet = read_json(folder / RUN_SHEET)
     if sheet.get("results_version") != runs.RESULTS_VERSION:
         raise RecordsError(
             f"`results_version` must be {runs.RESULTS_VERSION}, that of this code, got {sheet.get('results_version')}: "
@@ -248,14 +250,14 @@ def _sheet(folder: Path) -> dict[str, Any]:
 def _configuration(folder: Path, composed: DictConfig) -> DictConfig:
     """What the run was trained with, but this launch's measurements."""
     try:
-        recorded = OmegaConf.load(folder / "config.yaml")
+        recorded = OmegaConf.load(folder / CONFIG)
         cfg = composed.copy()
         for name, value in OmegaConf.to_container(recorded).items():  # type: ignore[union-attr]
             if name not in _OF_THIS_LAUNCH:
                 cfg[name] = value
     except (OSError, AttributeError, YAMLError, OmegaConfBaseException) as error:
         words = str(error).splitlines()[0]
-        raise RecordsError(f"{folder / 'config.yaml'} cannot be read as a run's configuration: {words}") from error
+        raise RecordsError(f"{folder / CONFIG} cannot be read as a run's configuration: {words}") from error
     return cfg
 
 

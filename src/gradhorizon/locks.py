@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from gradhorizon import claims
 from gradhorizon.claims import Claim
 from gradhorizon.config import ConfigError
+from gradhorizon.records.layout import LOCK, member_folder
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def check_held(member: Path) -> None:
 
 @contextmanager
 def _member_locked(folder: Path, seed: int, what: str) -> Iterator[Claim]:
-    member = folder / f"seed-{seed}"
+    member = member_folder(folder, seed)
     with ExitStack() as stack:
         try:
             member.mkdir(exist_ok=True)
@@ -91,7 +92,7 @@ def _member_locked(folder: Path, seed: int, what: str) -> Iterator[Claim]:
 
 
 def _claimed(member: Path, seed: int, what: str, stack: ExitStack) -> Claim:
-    is_theirs = not _lock(member / ".lock", stack)
+    is_theirs = not _lock(member / LOCK, stack)
     found = claims.latest_claim(member)
     now_s = claims.server_time_s(member)
     is_left = found is not None and found.ended_at_s is None

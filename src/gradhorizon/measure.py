@@ -33,7 +33,8 @@ from gradhorizon.help_text import listed
 from gradhorizon.keys import check_keys
 from gradhorizon.late_measurement import FinishedRun, Tally
 from gradhorizon.progress import format_duration
-from gradhorizon.records import RecordsError
+from gradhorizon.records.layout import RUN_SHEET
+from gradhorizon.records.tables import RecordsError
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +97,9 @@ def find_runs(words: Sequence[str]) -> list[Path]:
             raise ConfigError(
                 f"RUN must be a folder, and overrides must be of `measurement` (what trained is fixed), got {word}"
             )
-    found = {path.resolve(): path.parent for word in words for path in sorted(Path(word).rglob("run.json"))}
+    found = {path.resolve(): path.parent for word in words for path in sorted(Path(word).rglob(RUN_SHEET))}
     if not found:
-        raise RecordsError(f"no run found at or below {', '.join(words) or 'nothing'}: name folders with a run.json")
+        raise RecordsError(f"no run found at or below {', '.join(words) or 'nothing'}: name folders with a {RUN_SHEET}")
     return list(found.values())
 
 

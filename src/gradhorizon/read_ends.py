@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradhorizon.tables import LEAD_COLUMNS
+from gradhorizon.records.tables import LEAD_COLUMNS
 
 VALUE = "relative_gradient_norm_median"
 NAME = "distance to the nearest read end"

@@ -28,8 +28,10 @@ from gradhorizon.measurements.measurement import (
 )
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import Mirror
-from gradhorizon.record_files import write_atomically
-from gradhorizon.records import METRICS, MemberRecords, Table, write_json
+from gradhorizon.records.files import write_atomically, write_json
+from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, kept_path
+from gradhorizon.records.tables import METRICS, Table
+from gradhorizon.records.writing import MemberRecords
 
 
 class Recorder:
@@ -135,9 +137,8 @@ class MemberFiles:
 
     def keep(self, member: Member, step: int, phase: str) -> None:
         """Keep a checkpoint of the network for later measurements."""
-        name = phase if phase != "train" else f"step-{step:08d}"
         content = {"network": member.network.state_dict(), "step": step, "phase": phase}
-        save_atomically(content, self.folder / "checkpoints" / f"{name}.pt")
+        save_atomically(content, kept_path(self.folder, phase, step))
 
     def commit(self, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
         """Records up to `step`, then the checkpoint that they belong to.
@@ -149,7 +150,7 @@ class MemberFiles:
         with phase_of_work(f"writing records at step {step}"):
             self.records.commit(step)
             content = {"member": member.state(), "optimizer": optimizer_state, "step": step}
-            save_atomically(content, self.folder / "checkpoint.pt")
+            save_atomically(content, self.folder / CHECKPOINT)
             self._write_status("running", member, step)
 
     def close(self, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
@@ -173,7 +174,7 @@ class MemberFiles:
             "step": step,
             "launch": self.launch,
         }
-        write_json(content, self.folder / "member.json")
+        write_json(content, self.folder / MEMBER_SHEET)
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.ensemble import Member
-from gradhorizon.record_files import DamagedFileError, put_aside, remove_strays
-from gradhorizon.records import MemberRecords, RecordsError, Table
+from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays
+from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder
+from gradhorizon.records.tables import RecordsError, Table
+from gradhorizon.records.writing import MemberRecords
 from gradhorizon.run_folder import load_checkpoint
 from gradhorizon.runs import read_member_sheet
 
@@ -39,7 +41,7 @@ def mended(member: Path, lead: dict[str, Any], tables: Sequence[Table]) -> tuple
     for path in remove_strays(member):
         log.info("  %s: removed %s, half-written when a launch was killed", member.name, path.name)
     _mend_sheet(member)
-    path = member / "checkpoint.pt"
+    path = member / CHECKPOINT
     try:
         checkpoint = _checkpoint(path)
         records = MemberRecords(member, lead, None if checkpoint is None else checkpoint["step"], tables)
@@ -65,13 +67,13 @@ def restore(member: Member, checkpoint: dict[str, Any], folder: Path) -> None:
     try:
         member.restore(checkpoint["member"])
     except (KeyError, TypeError, RuntimeError) as error:
-        path = folder / f"seed-{member.seed}" / "checkpoint.pt"
+        path = member_folder(folder, member.seed) / CHECKPOINT
         words = " ".join(str(error).split())
         raise RecordsError(f"{path} does not fit the network that is built now ({words}); {_REMEDY}") from error
 
 
 def _mend_sheet(member: Path) -> None:
-    path = member / "member.json"
+    path = member / MEMBER_SHEET
     try:
         read_member_sheet(member)
     except DamagedFileError as error:

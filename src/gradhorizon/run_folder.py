@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 
 _MOST_WORDS = 200
 

@@ -15,7 +15,7 @@ from gradhorizon import runs
 from gradhorizon.config import RunConfig
 from gradhorizon.failures import forgive
 from gradhorizon.parts import Parts
-from gradhorizon.record_files import (
+from gradhorizon.records.files import (
     DamagedFileError,
     put_aside,
     read_json,
@@ -23,6 +23,7 @@ from gradhorizon.record_files import (
     write_atomically,
     write_json,
 )
+from gradhorizon.records.layout import CONFIG, RUN_SHEET
 from gradhorizon.variants import variant
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,9 @@ class RunSheet:
         self.facts = facts
         self.seeds = seeds
         self.earlier = self._earlier_launches()
-        if not (folder / "config.yaml").exists():
+        if not (folder / CONFIG).exists():
             own = OmegaConf.masked_copy(cfg, list(vars(run)))
-            write_atomically(OmegaConf.to_yaml(own, resolve=True).encode(), folder / "config.yaml")
+            write_atomically(OmegaConf.to_yaml(own, resolve=True).encode(), folder / CONFIG)
 
     def write(self, status: str, measuring_s: Mapping[str, float]) -> dict[str, Any]:
         """Write ``run.json``; returns the outcomes of all members on disk, by seed.
@@ -97,7 +98,7 @@ class RunSheet:
         this_launch = {"seeds": self.seeds, **self.facts, **timing}
         write_json(
             {**self.content, "status": status, "outcomes": outcomes, "launches": [*self.earlier, this_launch]},
-            self.folder / "run.json",
+            self.folder / RUN_SHEET,
         )
         remove_orphans(self.folder)
         return outcomes
@@ -108,7 +109,7 @@ class RunSheet:
         return time.monotonic() - self._start
 
     def _earlier_launches(self) -> list[dict[str, Any]]:
-        path = self.folder / "run.json"
+        path = self.folder / RUN_SHEET
         try:
             return read_json(path).get("launches", []) if path.is_file() else []
         except DamagedFileError as error:

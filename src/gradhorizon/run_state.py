@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gradhorizon.claims import Claim, latest_claim
-from gradhorizon.failures import FAILURE_FILE, Failure, failed_overrides, failed_seeds, read_failure
+from gradhorizon.failures import Failure, failed_overrides, failed_seeds, read_failure
+from gradhorizon.records.layout import (
+    FAILURE,
+    MEMBER_SHEET,
+    RECORDS,
+    RUN_SHEET,
+    member_folder,
+    member_name,
+    readable_in,
+    seed_in,
+    seeds_in,
+    steps_in,
+)
 from gradhorizon.variants import variant
 
 STATUSES = ("running", "failed", "stale", "unreadable", "queued", "missing", "finished")
@@ -24,8 +35,6 @@ STATUSES = ("running", "failed", "stale", "unreadable", "queued", "missing", "fi
 
 OUTCOMES = ("solved", "diverged", "budget exhausted")
 
-_PART = re.compile(r"(\d{8,})-(\d{8,})\.parquet")
-_IDENTITY = re.compile(r"-[0-9a-f]{10}$")
 _RECENT_PARTS = 6
 
 
@@ -138,13 +147,13 @@ def read_run(folder: Path, now_s: float) -> RunLook:
         now_s: seconds since 1970.
     """
     try:
-        sheet, changed_at_s = _read(folder / "run.json")
+        sheet, changed_at_s = _read(folder / RUN_SHEET)
         known = _known(folder, sheet) | {"changed_at_s": changed_at_s}
-        failed = failed_seeds(folder) if (has_failed := (folder / FAILURE_FILE).exists()) else []
+        failed = failed_seeds(folder) if (has_failed := (folder / FAILURE).exists()) else []
         if sheet.get("status") == "finished" and _all_ended(sheet) and not has_failed:
             return RunLook(folder, "finished", **known, members=_finished_members(sheet))
         seeds = sorted({*_seeds(sheet, folder), *failed})
-        members = [_member(folder / f"seed-{seed}", seed) for seed in seeds]
+        members = [_member(member_folder(folder, seed), seed) for seed in seeds]
         return _unfinished(folder, members, known, sheet, now_s)
     except DamagedError as error:
         return RunLook(folder, "unreadable", folder.parent.name, problem=str(error))
@@ -152,7 +161,9 @@ def read_run(folder: Path, now_s: float) -> RunLook:
         return RunLook(folder, "unreadable", folder.parent.name, problem=f"{error.strerror}: {error.filename}")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         words = f"{type(error).__name__}: {error}"
-        return RunLook(folder, "unreadable", folder.parent.name, problem=f"run.json is not as runs write it ({words})")
+        return RunLook(
+            folder, "unreadable", folder.parent.name, problem=f"{RUN_SHEET} is not as runs write it ({words})"
+        )
 
 
 def _unfinished(
@@ -165,8 +176,8 @@ def _unfinished(
     if owner is not None:
         rate = _steps_per_s(folder, members, owner)
         return RunLook(folder, "running", **known, members=members, owner=owner, steps_per_s=rate)
-    if sheet.get("status") == "failed" or (folder / FAILURE_FILE).exists():
-        return RunLook(folder, "failed", **known, members=members, failure=read_failure(folder / FAILURE_FILE),
+    if sheet.get("status") == "failed" or (folder / FAILURE).exists():
+        return RunLook(folder, "failed", **known, members=members, failure=read_failure(folder / FAILURE),
                        owner=next(iter(open_claims), None))  # fmt: skip
     status = "stale" if open_claims else "queued"
     return RunLook(folder, status, **known, members=members, owner=next(iter(open_claims), None))
@@ -187,14 +198,14 @@ def _read(path: Path) -> tuple[dict[str, Any], float]:
 
 
 def _near(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}" if path.parent.name.startswith("seed-") else path.name
+    return f"{path.parent.name}/{path.name}" if seed_in(path.parent.name) is not None else path.name
 
 
 def _known(folder: Path, sheet: dict[str, Any]) -> dict[str, Any]:
     if not sheet:
-        return {"experiment": folder.parent.name, "variant": variant(failed_overrides(folder / FAILURE_FILE))}
+        return {"experiment": folder.parent.name, "variant": variant(failed_overrides(folder / FAILURE))}
     model, task, seq_len = str(sheet["model"]), str(sheet["task"]), int(sheet["seq_len"])
-    _, _, in_name = _IDENTITY.sub("", folder.name).partition(f"-T{seq_len}-")
+    _, _, in_name = readable_in(folder.name).partition(f"-T{seq_len}-")
     return {
         "experiment": str(sheet["experiment"]), "model": model, "task": task, "seq_len": seq_len,
         "num_steps": int(sheet["num_steps"]), "variant": str(sheet.get("variant") or in_name),
@@ -215,13 +226,11 @@ def _finished_members(sheet: dict[str, Any]) -> list[MemberLook]:
 
 def _seeds(sheet: dict[str, Any], folder: Path) -> list[int]:
     launched = {int(seed) for launch in sheet.get("launches", []) for seed in launch.get("seeds", [])}
-    with os.scandir(folder) as entries:
-        names = [entry.name.removeprefix("seed-") for entry in entries if entry.name.startswith("seed-")]
-    return sorted(launched | {int(name) for name in names if name.isdecimal()})
+    return sorted(launched | set(seeds_in(folder)))
 
 
 def _member(folder: Path, seed: int) -> MemberLook:
-    content, committed_at_s = _read(folder / "member.json")
+    content, committed_at_s = _read(folder / MEMBER_SHEET)
     if not content:
         return MemberLook(seed, False, claim=latest_claim(folder))
     try:
@@ -231,14 +240,14 @@ def _member(folder: Path, seed: int) -> MemberLook:
             return MemberLook(seed, True, step, str(outcome), int(at), committed_at_s)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         words = f"{type(error).__name__}: {error}"
-        raise DamagedError(f"seed-{seed}/member.json is not as runs write it ({words})") from error
+        raise DamagedError(f"{member_name(seed)}/{MEMBER_SHEET} is not as runs write it ({words})") from error
     return MemberLook(seed, False, step, committed_at_s=committed_at_s, claim=latest_claim(folder))
 
 
 def _steps_per_s(folder: Path, members: Iterable[MemberLook], owner: Claim) -> float | None:
     """Speed over the last commits of the member that moves, or since the owner's start if there was one alone."""
     moving = min((member for member in members if not member.is_finished), key=lambda member: member.step)
-    commits = _commits(folder / f"seed-{moving.seed}" / "records" / "metrics")
+    commits = _commits(member_folder(folder, moving.seed) / RECORDS / "metrics")
     recent = [one for one in commits if one[2] >= owner.launched_at_s][-_RECENT_PARTS:]
     if not recent:
         return None
@@ -253,7 +262,7 @@ def _commits(parts: Path) -> list[tuple[int, int, float]]:
     """First step, last step and time of every part, in order."""
     try:
         with os.scandir(parts) as entries:
-            named = [(match, entry) for entry in entries if (match := _PART.fullmatch(entry.name))]
-            return sorted((int(match[1]), int(match[2]), entry.stat().st_mtime) for match, entry in named)
+            named = [(steps, entry) for entry in entries if (steps := steps_in(entry.name))]
+            return sorted((*steps, entry.stat().st_mtime) for steps, entry in named)
     except OSError:
         return []

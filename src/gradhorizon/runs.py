@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.config import ConfigError, RunConfig
-from gradhorizon.record_files import DamagedFileError, is_whole, read_json
+from gradhorizon.records.files import DamagedFileError, is_whole, read_json
+from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, RECORDS, member_folder, run_name, seeds_in, table_in
 from gradhorizon.spelling import canonical, spelled
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def _is_named(override: str) -> bool:
 def find(experiment: Path, run_identity: str) -> Path | None:
     """The folder below `experiment` that carries the identity, or None."""
     try:
-        return next(iter(sorted(experiment.glob(f"*-{run_identity}"))), None)
+        return next(iter(sorted(experiment.glob(run_name("*", run_identity)))), None)
     except OSError:  # a path too long or out of reach, which `create` refuses in words
         return None
 
@@ -112,14 +113,14 @@ class MemberState:
 
 def member_state(folder: Path, seed: int) -> MemberState:
     """State of the member with `seed` in the run's `folder`."""
-    member = folder / f"seed-{seed}"
+    member = member_folder(folder, seed)
     try:
         content = read_member_sheet(member)
     except DamagedFileError:  # its checkpoint says where it stands
         content = {}
     if content.get("status") == "finished":
         return MemberState(seed, "finished", content["step"], content["launch"])
-    if (member / "checkpoint.pt").is_file():
+    if (member / CHECKPOINT).is_file():
         return MemberState(seed, "resumable", content.get("step", 0), content.get("launch", {}))
     return MemberState(seed, "new", 0, {})
 
@@ -130,16 +131,18 @@ def read_member_sheet(member: Path) -> dict[str, Any]:
     Raises:
         DamagedFileError: it is cut short or spoiled.
     """
-    path = member / "member.json"
+    path = member / MEMBER_SHEET
     return read_json(path, _OF_A_MEMBER) if path.is_file() else {}
 
 
 def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
     """How each member on disk stands: seed -> status, outcome, outcome_step; those of damaged sheets are left out."""
     found = {}
-    for path in sorted(folder.glob("seed-*/member.json")):
+    for seed in seeds_in(folder):
         with suppress(DamagedFileError):  # its own launch repairs it
-            member = read_member_sheet(path.parent)
+            member = read_member_sheet(member_folder(folder, seed))
+            if not member:
+                continue
             found[str(member["seed"])] = {key: member[key] for key in ("status", "outcome", "outcome_step")}
     return found
 
@@ -151,8 +154,7 @@ def is_finished(folder: Path, outcomes: Mapping[str, Mapping[str, Any]]) -> bool
         folder: the run's folder.
         outcomes: what `outcomes` returned.
     """
-    started = [path.name.removeprefix("seed-") for path in folder.glob("seed-*")]
-    return all(outcomes.get(seed, {}).get("status") == "finished" for seed in started)
+    return all(outcomes.get(str(seed), {}).get("status") == "finished" for seed in seeds_in(folder))
 
 
 def finished_seeds(outcomes: Mapping[str, Mapping[str, Any]]) -> set[int]:
@@ -166,15 +168,19 @@ def finished_seeds(outcomes: Mapping[str, Mapping[str, Any]]) -> set[int]:
 
 def damaged_tables(folder: Path, seed: int) -> list[Path]:
     """Files of a finished member's tables that were cut short."""
-    return [path for path in sorted((folder / f"seed-{seed}" / "records").glob("*.parquet")) if not is_whole(path)]
+    return [
+        path
+        for path in sorted((member_folder(folder, seed) / RECORDS).glob("*"))
+        if table_in(path.name) and not is_whole(path)
+    ]
 
 
 def recorded_tables(folder: Path, seed: int) -> set[str]:
     """Names of the tables that a member has recorded."""
-    records = folder / f"seed-{seed}" / "records"
+    records = member_folder(folder, seed) / RECORDS
     if not records.is_dir():
         return set()
-    return {path.stem for path in records.iterdir() if path.is_dir() or path.suffix == ".parquet"}
+    return {table_in(path.name) or path.name for path in records.iterdir() if path.is_dir() or table_in(path.name)}
 
 
 def say_differences(states: Sequence[MemberState], launch: Mapping[str, Any]) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from gradhorizon import runs
 from gradhorizon.config import ConfigError
-from gradhorizon.failures import FAILURE_FILE, forgive
+from gradhorizon.failures import forgive
 from gradhorizon.locks import members_locked
-from gradhorizon.record_files import read_json, remove_orphans, write_json
-from gradhorizon.tables import RecordsError
+from gradhorizon.records.files import read_json, remove_orphans, write_json
+from gradhorizon.records.layout import FAILURE, RUN_SHEET, seeds_in
+from gradhorizon.records.tables import RecordsError
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +28,18 @@ def settle(folder: Path) -> None:
     with suppress(ConfigError, RecordsError):
         if _is_settled(folder):
             return
-        seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*"))
+        seeds = seeds_in(folder)
         with members_locked(folder, seeds, "settled"):
             outcomes = runs.outcomes(folder)
             if runs.is_finished(folder, outcomes):
-                sheet = {**read_json(folder / "run.json"), "status": "finished", "outcomes": outcomes}
-                write_json(sheet, folder / "run.json")
+                sheet = {**read_json(folder / RUN_SHEET), "status": "finished", "outcomes": outcomes}
+                write_json(sheet, folder / RUN_SHEET)
                 forgive(folder, runs.finished_seeds(outcomes))
                 remove_orphans(folder)
-                log.info("  its last process was killed when all was done: now run.json says so, too")
+                log.info("  its last process was killed when all was done: now %s says so, too", RUN_SHEET)
 
 
 def _is_settled(folder: Path) -> bool:
-    path = folder / "run.json"
-    is_failed = (folder / FAILURE_FILE).exists()
+    path = folder / RUN_SHEET
+    is_failed = (folder / FAILURE).exists()
     return not path.is_file() or (read_json(path).get("status") == "finished" and not is_failed)

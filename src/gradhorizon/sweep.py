@@ -9,8 +9,8 @@ from pathlib import Path
 from hydra.core.utils import filter_overrides
 from hydra.errors import CompactHydraException
 
-from gradhorizon.failures import FAILURE_FILE
 from gradhorizon.progress import format_duration
+from gradhorizon.records.layout import logs_in
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def listing(failed: Sequence[FailedRun], num_runs: int) -> str:
     for one in failed:
         lines.append(f"  {one.title}: {one.reason}")
         if one.folder is not None:
-            logs = [name for name in (FAILURE_FILE, "log.txt", "output.txt") if (one.folder / name).is_file()]
+            logs = logs_in(one.folder)
             lines.append(f"    {one.folder}: {', '.join(logs)}")
     return "\n".join(lines)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.asked import SWEEPS_FOLDER
 from gradhorizon.asked_state import with_asked
 from gradhorizon.claims import Claim
-from gradhorizon.failures import FAILURE_FILE
+from gradhorizon.records.layout import FAILURE, RUN_SHEET, SWEEPS, identity_in, member_folder, seed_in
 from gradhorizon.run_state import OUTCOMES, STATUSES, MemberLook, RunLook, read_run
 
 SCHEMA = 1
@@ -27,8 +25,6 @@ BROKEN = ("failed", "stale", "unreadable")
 
 _Stamp = tuple[int, int]
 _HOUR_S = 3600.0
-_RUN_NAME = re.compile(r".+-[0-9a-f]{10}")
-_MEMBER_NAME = re.compile(r"seed-\d+")
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,11 @@ class OpenMember:
     seed: int | None
     status: str
     why: str
+
+    @property
+    def folder(self) -> Path:
+        """Its own, or its run's where nobody knows its seed."""
+        return self.run.folder if self.seed is None else member_folder(self.run.folder, self.seed)
 
 
 def _status_of(run: RunLook, member: MemberLook | None) -> str:
@@ -160,14 +161,14 @@ class SweepReader:
         """All runs as they are now."""
         now_s = time.time()
         found = {folder: None for root in self._folders for folder in _found(root)}
-        sweeps = [folder for folder in found if folder.name == SWEEPS_FOLDER]
-        looks = [self._look(folder, now_s) for folder in found if folder.name != SWEEPS_FOLDER]
+        sweeps = [folder for folder in found if folder.name == SWEEPS]
+        looks = [self._look(folder, now_s) for folder in found if folder.name != SWEEPS]
         looks = with_asked(looks, sweeps)
         looks.sort(key=lambda run: (STATUSES.index(run.status), str(run.folder)))
         return SweepLook(looks, now_s)
 
     def _look(self, folder: Path, now_s: float) -> RunLook:
-        stamp = (_stamp(folder / "run.json"), _stamp(folder / FAILURE_FILE))
+        stamp = (_stamp(folder / RUN_SHEET), _stamp(folder / FAILURE))
         if folder in self._finished and self._finished[folder][0] == stamp:
             return self._finished[folder][1]
         run = read_run(folder, now_s)
@@ -182,21 +183,21 @@ def run_folders(root: Path) -> Iterator[Path]:
     Args:
         root: any folder.
     """
-    yield from (folder for folder in _found(root) if folder.name != SWEEPS_FOLDER)
+    yield from (folder for folder in _found(root) if folder.name != SWEEPS)
 
 
 def _found(root: Path) -> Iterator[Path]:
     """Folders of runs, and those in which sweeps have written down what they asked for."""
-    if root.name == SWEEPS_FOLDER:
+    if root.name == SWEEPS:
         yield root
         return
     entries: list[os.DirEntry[str]] = []
     with suppress(OSError), os.scandir(root) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     folders = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
-    has_members = any(_MEMBER_NAME.fullmatch(entry.name) for entry in folders)
-    is_named = _RUN_NAME.fullmatch(root.name) and not folders  # an experiment may be called so, too
-    if has_members or is_named or any(entry.name in ("run.json", FAILURE_FILE) for entry in entries):
+    has_members = any(seed_in(entry.name) is not None for entry in folders)
+    is_named = identity_in(root.name) and not folders  # an experiment may be called so, too
+    if has_members or is_named or any(entry.name in (RUN_SHEET, FAILURE) for entry in entries):
         yield root
         return
     for entry in folders:

@@ -19,9 +19,9 @@ from gradhorizon.asked import AskedRun
 from gradhorizon.config import ConfigError, runs_root, validate
 from gradhorizon.failures import reason_of
 from gradhorizon.keys import check_keys
-from gradhorizon.record_files import write_json
+from gradhorizon.records.files import write_json
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweep import FailedRun, Plan, RunError, Skipped, labels, listing, total
-from gradhorizon.tables import RecordsError
 from gradhorizon.task_names import task_name
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from gradhorizon.config import CONF_DIR, RunConfig
-from gradhorizon.record_files import read_json
-from gradhorizon.tables import RecordsError
+from gradhorizon.records.files import read_json
+from gradhorizon.records.layout import RUN_SHEET
+from gradhorizon.records.tables import RecordsError
 from gradhorizon.variants import snake_case
 
 _OWN = "gradhorizon.tasks."
@@ -37,7 +38,7 @@ def recorded_name(folder: Path) -> str | None:
         folder: the run's folder.
     """
     try:
-        return str(read_json(folder / "run.json", ("task",))["task"])
+        return str(read_json(folder / RUN_SHEET, ("task",))["task"])
     except RecordsError:
         return None
 

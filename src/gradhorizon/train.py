@@ -29,6 +29,7 @@ from gradhorizon.composition import explanation, is_explained
 from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, runs_root, validate
 from gradhorizon.endings import forget_without_folder, marked, told
 from gradhorizon.keys import check_keys
+from gradhorizon.records.layout import member_name, run_name
 from gradhorizon.settling import settle
 from gradhorizon.sweep import Plan, Skipped
 from gradhorizon.task_names import task_name
@@ -159,7 +160,7 @@ def look(cfg: DictConfig) -> Look:
     device = resolve_device(run.device)
     identity = runs.identity(run, device)
     experiment = runs_root(run.runs_dir) / run.experiment_name
-    folder = runs.find(experiment, identity) or experiment / f"{_readable_name(run)}-{identity}"
+    folder = runs.find(experiment, identity) or experiment / run_name(_readable_name(run), identity)
     states = [runs.member_state(folder, seed) for seed in range(run.seed, run.seed + run.num_seeds)]
     return Look(run, device, identity, folder, states, runs.launch_facts(device, run))
 
@@ -258,8 +259,8 @@ def _say_damaged_tables(folder: Path, finished: list[int]) -> None:
         for path in runs.damaged_tables(folder, seed):
             log.warning(
                 "  note: %s was cut short after seed %d had finished; finished members are left as they are: restore "
-                "it from a copy, or move the folder seed-%d out of the run and launch again",
-                path, seed, seed,
+                "it from a copy, or move the folder %s out of the run and launch again",
+                path, seed, member_name(seed),
             )  # fmt: skip
 
 

@@ -29,7 +29,9 @@ from gradhorizon.mirrors import environment
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
 from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
-from gradhorizon.records import RecordsError, read_json
+from gradhorizon.records.files import read_json
+from gradhorizon.records.layout import CONFIG, LOCK, RUN_SHEET, member_folder, seeds_in
+from gradhorizon.records.tables import RecordsError
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +119,9 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     Raises:
         RecordsError: no run there.
     """
-    found = {path.resolve(): path.parent for place in places for path in sorted(place.rglob("run.json"))}
+    found = {path.resolve(): path.parent for place in places for path in sorted(place.rglob(RUN_SHEET))}
     if not found:
-        raise RecordsError(f"no run found at or below {', '.join(map(str, places))}: name folders with a run.json")
+        raise RecordsError(f"no run found at or below {', '.join(map(str, places))}: name folders with a {RUN_SHEET}")
     return list(found.values())
 
 
@@ -171,11 +173,11 @@ class RecordedRun:
         Raises:
             RecordsError: it cannot be read, has recorded nothing, or is being trained.
         """
-        sheet = read_json(folder / "run.json")
-        seeds = sorted(int(path.name.removeprefix("seed-")) for path in folder.glob("seed-*"))
+        sheet = read_json(folder / RUN_SHEET)
+        seeds = seeds_in(folder)
         if not is_recorded(folder, seeds):
             raise RecordsError(f"{folder} has recorded nothing yet; train it first")
-        if any(_is_locked(folder / f"seed-{seed}" / ".lock") for seed in seeds):
+        if any(_is_locked(member_folder(folder, seed) / LOCK) for seed in seeds):
             raise RecordsError(f"{folder} is being trained or measured; push it when that has ended")
         info = RunInfo(
             name=sheet["run"],
@@ -184,7 +186,7 @@ class RecordedRun:
             task=sheet["task"],
             seq_len=sheet["seq_len"],
             seeds=tuple(seeds),
-            config=_configuration(folder / "config.yaml"),
+            config=_configuration(folder / CONFIG),
             folder=folder,
             resume_id=resume_id(sheet["experiment"], sheet["identity"], seeds),
         )

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from gradhorizon.records import Table, write_parquet
+from gradhorizon.records.files import write_parquet
+from gradhorizon.records.tables import Table
 from tests.synthetic_runs import SyntheticRun
 
 LATER = 99.0

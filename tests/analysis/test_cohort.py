@@ -9,7 +9,7 @@ import pytest
 
 from analysis.cohort import RESERVED_COLORS, Cohort, absence, read_cohort
 from analysis.stages import staged
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 from tests.analysis.conftest import HOSTILE
 from tests.synthetic_runs import SyntheticRun
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.freeze import freeze, main
-from gradhorizon.records import RecordsError, read_runs
+from gradhorizon.records.reading import read_runs
+from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
 
 STUDIES = Path(__file__).parents[2] / "experiments"

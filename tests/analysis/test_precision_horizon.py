@@ -16,7 +16,7 @@ from analysis.cohort import Cohort, read_cohort, records
 from analysis.studies import precision_error, precision_horizon
 from analysis.studies.precision_horizon import SMALLEST_NORMAL, interval_of_median, middle
 from gradhorizon.measurements.precision import Precision
-from gradhorizon.records import MemberRecords
+from gradhorizon.records.writing import MemberRecords
 from tests.synthetic_runs import SyntheticRun
 
 LAGS = np.array([0, 1, 2, 5, 10, 20, 50, 99])

@@ -11,7 +11,7 @@ import pytest
 from analysis.cohort import read_cohort
 from analysis.studies.random_tanh_spectrum import main, mean_spectra, summarise
 from gradhorizon.measurements.autonomous_spectrum import AutonomousSpectrum
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 from tests.analysis.spectrum_runs import write_spectra
 
 TABLE = AutonomousSpectrum.table

@@ -12,7 +12,7 @@ from scipy import stats
 from analysis.cohort import read_cohort
 from analysis.studies.spectra import exponents_at_init, over_seeds, size_look
 from gradhorizon.measurements.lyapunov_spectrum import LyapunovSpectrum
-from gradhorizon.records import RecordsError
+from gradhorizon.records.tables import RecordsError
 from tests.analysis.spectrum_runs import write_spectra
 
 TABLE = LyapunovSpectrum.table

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError
-from gradhorizon.records import read_member_table
+from gradhorizon.records.reading import read_member_table
 from gradhorizon.streams import probe_batch
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from tests.odd_cells import REFUSED, Plain

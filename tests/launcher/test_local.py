@@ -16,7 +16,8 @@ from hydra.plugins.launcher import Launcher
 
 from gradhorizon import runs
 from gradhorizon.config import validate
-from gradhorizon.records import read_json, read_runs, write_json
+from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.reading import read_runs
 from gradhorizon.sweep_state import run_folders
 from tests.runs_on_disk import TINY, assert_same_records, composed
 

@@ -13,7 +13,7 @@ from gradhorizon.measurements.summaries import (
     sample_norms,
     table_rows,
 )
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 from tests.oracles_gradients import norm
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradhorizon.records import read_member_table
+from gradhorizon.records.reading import read_member_table
 from tests.wandb_stub import StubRun
 
 Point = tuple[str, int, str, Any]

@@ -18,7 +18,7 @@ from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.mirrors import environment
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
-from gradhorizon.records import read_member_table
+from gradhorizon.records.reading import read_member_table
 from tests.mirrors.test_mirror import run_info
 from tests.mirrors.test_weights_and_biases import offline_files, read_back
 from tests.runs_on_disk import run

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gradhorizon.failures import RunFailedError
-from gradhorizon.records import read_json
+from gradhorizon.records.files import read_json
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.training import EnsembleModule
 from tests.mirrors.recorded_points import HEAT_MAP, Point, points_of_records, points_of_server

@@ -9,7 +9,7 @@ import pytest
 
 from gradhorizon.measurements.input_gradients import InputGradients
 from gradhorizon.mirrors.profiles import MAX_LAGS, HeatMap, ProfileHistory, median_over_members
-from gradhorizon.records import MemberRecords
+from gradhorizon.records.writing import MemberRecords
 from tests.mirrors.rows import input_gradient_rows
 
 

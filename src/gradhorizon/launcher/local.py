@@ -30,12 +30,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gradhorizon import runs, stopping
 from gradhorizon.config import ConfigError
 from gradhorizon.endings import record, record_without_folder
-from gradhorizon.failures import FAILURE_FILE, reason_of, traceback_of
+from gradhorizon.failures import reason_of, traceback_of
 from gradhorizon.launcher.process import Job, ensure_fork_server
 from gradhorizon.launcher.scheduler import Ending, Limits, SlotScheduler
 from gradhorizon.launcher.slots import Slot, num_cores, slots_of
 from gradhorizon.launcher.worker import train_run
 from gradhorizon.progress import format_duration
+from gradhorizon.records.layout import FAILURE, OUTPUT
 from gradhorizon.settling import settle
 from gradhorizon.sweep import FailedRun, RunError, Skipped, labels, listing
 from gradhorizon.train import Look, look
@@ -195,7 +196,7 @@ class LocalSweep:
         name = JobRuntime.instance().get("name")
         return Job(
             point.number, point.title, train_run, (point.cfg, seen.device, name),
-            key=str(seen.folder.resolve()), output=seen.folder / "output.txt", not_retried=(ConfigError,),
+            key=str(seen.folder.resolve()), output=seen.folder / OUTPUT, not_retried=(ConfigError,),
         )  # fmt: skip
 
     def _say_start(self, job: Job, slot: Slot, attempt: int) -> None:
@@ -214,7 +215,7 @@ class LocalSweep:
             self._close(point, JobStatus.COMPLETED, value, words)
         else:
             record(
-                folder / FAILURE_FILE, ending.report.reason, ending.report.traceback.splitlines(), point.overrides,
+                folder / FAILURE, ending.report.reason, ending.report.traceback.splitlines(), point.overrides,
                 [state.seed for state in _seen(point).todo], attempt=ending.attempt, wall_s=ending.wall_s,
             )  # fmt: skip
             if ending.is_retried:

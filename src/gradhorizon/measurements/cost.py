@@ -30,7 +30,7 @@ from gradhorizon.kernels.casting import real_dtype
 from gradhorizon.measurements.measurement import CostMeasurement, Program
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import table_rows
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 from gradhorizon.tasks.task import Batch
 
 

@@ -25,7 +25,7 @@ from gradhorizon.measurements.one_step_jacobians import StepMaps
 from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.summaries import PROBABILITIES, table_rows
 from gradhorizon.network import LayerTrace, Network
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 MAX_SUM_RULE_SIZE = 1024
 """Largest state whose exact Jacobians are taken for the sum rule."""

@@ -24,7 +24,7 @@ from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.summaries import PROBABILITIES, log_quantiles, table_rows
 from gradhorizon.network import LayerTrace
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 RETENTION_GATES = frozenset({"forget_gate", "update_gate"})
 """Gates that multiply the old state, and therefore set a time scale."""

@@ -28,7 +28,7 @@ from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.parameter_gradients import TOTAL
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.summaries import table_rows
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 _SQUARED = "(loss per parameter unit)²"
 

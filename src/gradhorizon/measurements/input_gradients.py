@@ -27,7 +27,7 @@ from gradhorizon.measurements.summaries import (
     sample_norms,
     table_rows,
 )
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 PROFILE = Table(
     "input_gradient_profile",

@@ -33,7 +33,7 @@ from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.network import LayerTrace, Network
-from gradhorizon.records import Table
+from gradhorizon.records.tables import Table
 from gradhorizon.tasks.task import Task
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.network import Network
-from gradhorizon.records import Table
+from gradhorizon.records.tables import Table
 from gradhorizon.tasks.task import Task
 
 

@@ -15,7 +15,7 @@ import torch
 
 from gradhorizon.measurements.measurement import StepMeasurement, StepReading
 from gradhorizon.measurements.summaries import table_rows
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 TOTAL = "total"
 """Value of the column ``parameter`` for all tensors together."""

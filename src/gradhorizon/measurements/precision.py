@@ -25,7 +25,7 @@ from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe, log_spaced_lags
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import entry_counts, log_quantiles, sample_norms, table_rows
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.summaries import table_rows
 from gradhorizon.network import Network
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 from gradhorizon.tasks.task import Task
 
 

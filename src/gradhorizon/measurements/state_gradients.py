@@ -26,7 +26,7 @@ from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.probe import StateGradients as CutGradients
 from gradhorizon.measurements.summaries import entry_counts, norm_columns, norm_summaries, sample_norms, table_rows
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 WHOLE_STATE = "all"
 """Value of the column ``component`` for the norm over all components together."""

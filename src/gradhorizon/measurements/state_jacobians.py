@@ -26,7 +26,7 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import PROBABILITIES, table_rows
 from gradhorizon.network import LayerTrace
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 EXACT = "exact"
 RANDOM_PROJECTIONS = "random_projections"

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 PROBABILITIES = {"median": 0.5, "p10": 0.1, "p90": 0.9}
 

@@ -32,7 +32,7 @@ from gradhorizon.measurements.probe import Probe, log_spaced_lags
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import entry_counts, sample_norms, table_rows
 from gradhorizon.network import LayerTrace
-from gradhorizon.records import Column, Table
+from gradhorizon.records.tables import Column, Table
 
 EFFECTIVE_HORIZON_ERROR = 0.1
 """Relative error ‖g_{≤D} − g‖ / ‖g‖ that a gradient truncated at the effective horizon may have; dimensionless."""

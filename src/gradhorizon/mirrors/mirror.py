@@ -79,7 +79,7 @@ class Mirror(ABC):
 
         Args:
             table: the table's name.
-            frame: its rows at one probe, lead columns included (`gradhorizon.records.LEAD_COLUMNS`).
+            frame: its rows at one probe, lead columns included (`gradhorizon.records.tables.LEAD_COLUMNS`).
         """
 
     @abstractmethod

@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradhorizon.read_ends import VALUE, by_read_end
-from gradhorizon.records import read_member_table
+from gradhorizon.records.layout import member_folder
+from gradhorizon.records.reading import read_member_table
 
 TABLE = "input_gradients"
 MOMENTS = ("init", "solved", "last")
@@ -63,7 +64,7 @@ class ProfileHistory:
     def add_recorded(self, run_folder: Path) -> None:
         """Add what an earlier launch of the run has recorded of the members."""
         for seed in self._profiles:
-            frame = read_member_table(run_folder / f"seed-{seed}", TABLE)
+            frame = read_member_table(member_folder(run_folder, seed), TABLE)
             if frame is not None:
                 for _, rows in frame.groupby(["step", "phase"], sort=False):
                     self.add(rows)

@@ -11,7 +11,10 @@ import pandas as pd
 
 from gradhorizon.mirrors.digests import digest
 from gradhorizon.mirrors.members import MemberValues
-from gradhorizon.records import METRICS, read_json, read_member_table
+from gradhorizon.records.files import read_json
+from gradhorizon.records.layout import MEMBER_SHEET, member_folder
+from gradhorizon.records.reading import read_member_table
+from gradhorizon.records.tables import METRICS
 from gradhorizon.runs import recorded_tables
 
 
@@ -28,7 +31,7 @@ def recorded_scalars(
     steps: dict[int, dict[str, dict[int, float]]] = {}
     for seed in seeds:
         for name in sorted(recorded_tables(folder, seed)):
-            frame = read_member_table(folder / f"seed-{seed}", name)
+            frame = read_member_table(member_folder(folder, seed), name)
             for step, scalars in () if frame is None else _scalars(name, frame, is_bidirectional):
                 for key, value in scalars.items():
                     steps.setdefault(step, {}).setdefault(key, {})[seed] = value
@@ -42,7 +45,7 @@ def is_recorded(folder: Path, seeds: Sequence[int]) -> bool:
 
 def unfinished_steps(folder: Path, seeds: Sequence[int]) -> set[int]:
     """The optimizer steps from which members that are not finished go on: one if they train side by side."""
-    sheets = [_member_sheet(folder / f"seed-{seed}" / "member.json") for seed in seeds]
+    sheets = [_member_sheet(member_folder(folder, seed) / MEMBER_SHEET) for seed in seeds]
     return {int(sheet.get("step", 0)) for sheet in sheets if sheet.get("status") != "finished"}
 
 

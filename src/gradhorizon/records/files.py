@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -19,10 +18,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradhorizon.claims import process_start
-from gradhorizon.tables import RecordsError
+from gradhorizon.records.layout import (
+    RECORDS,
+    aside_path,
+    is_temporary,
+    part_name,
+    steps_in,
+    table_path,
+    temporary_path,
+    writer_in,
+)
+from gradhorizon.records.tables import RecordsError
 
-_PART = re.compile(r"(\d{8,})-(\d{8,})\.parquet$")
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAGIC = b"PAR1"
 
@@ -46,7 +53,7 @@ def write_atomically(content: bytes, path: Path) -> None:
     Raises:
         RecordsError: the disk is full, or cannot be written; what was there before is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -184,48 +191,47 @@ def check_columns(found: pa.Schema, path: Path, expected: pa.Schema, whose: str)
         )
 
 
-def part_name(first_step: int, last_step: int) -> str:
-    """File name of the part that covers a range of optimizer steps.
-
-    Example:
-        >>> part_name(0, 500)
-        '00000000-00000500.parquet'
-    """
-    return f"{first_step:08d}-{last_step:08d}.parquet"
-
-
 def part_range(path: Path) -> tuple[int, int]:
     """First and last optimizer step of a part.
 
     Raises:
         RecordsError: it is no part.
     """
-    match = _PART.fullmatch(path.name)
-    if match is None:
+    steps = steps_in(path.name)
+    if steps is None:
         raise RecordsError(f"{path} is no part of a table: expected a name like {part_name(0, 500)}")
-    return int(match[1]), int(match[2])
+    return steps
 
 
 def parts_in(folder: Path) -> list[Path]:
     """Parts of one table, by optimizer step; none if the folder is not there."""
     try:
-        return sorted((path for path in folder.iterdir() if _PART.fullmatch(path.name)), key=part_range)
+        return sorted((path for path in folder.iterdir() if steps_in(path.name)), key=part_range)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
+def files_of(member: Path, name: str) -> list[Path]:
+    """Files of one table of a member: the whole, or its parts by optimizer step.
+
+    Args:
+        member: its folder.
+        name: of the table.
+    """
+    # The whole is looked for after its parts were listed, since it is there before the first of them is removed.
+    parts = parts_in(member / RECORDS / name)
+    whole = table_path(member, name)
+    return [whole] if whole.is_file() else parts
+
+
 def put_aside(path: Path) -> Path:
     """Rename a file to ``<name>.aside``, which nothing reads and nothing overwrites; returns where it lies now."""
-    candidate, number = path.with_name(f"{path.name}.aside"), 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}.aside{number}")
-    return path.rename(candidate)
+    return path.rename(aside_path(path))
 
 
 def remove_strays(folder: Path) -> list[Path]:
     """Remove what killed writers have left half-written at and below `folder`, whose lock must be held."""
-    strays = sorted(path for path in folder.rglob(".*.tmp") if path.is_file())
+    strays = sorted(path for path in folder.rglob("*") if is_temporary(path.name) and path.is_file())
     for path in strays:
         path.unlink(missing_ok=True)
     return strays
@@ -233,8 +239,8 @@ def remove_strays(folder: Path) -> list[Path]:
 
 def remove_orphans(folder: Path) -> list[Path]:
     """Remove what dead processes of this machine have left half-written in `folder` itself; needs no lock."""
-    named = [(path, _TEMPORARY.fullmatch(path.name)) for path in sorted(folder.glob(".*.tmp"))]
-    orphans = [path for path, match in named if match and process_start(int(match[1])) is None]
+    named = [(path, writer_in(path.name)) for path in sorted(folder.iterdir())]
+    orphans = [path for path, pid in named if pid is not None and process_start(pid) is None]
     for path in orphans:
         path.unlink(missing_ok=True)
     return orphans
