@@ -130,9 +130,8 @@ class SyntheticRun:
         self._append_gradients(records, index, 0, "init")
         self._append_gradients(records, index, last_step, phase)
         self._append_curves(records, generator, last_step, phase, outcome)
-        records.commit(last_step)
-        records.compact()
-        write_json(self._member_json(seed, outcome, last_step), folder / "member.json")
+        records.merge()
+        write_json({**self._member_json(seed, outcome, last_step), **records.listing.plain}, folder / "member.json")
 
     def _append_gradients(self, records: MemberRecords, index: int, step: int, phase: str) -> None:
         if "input_gradients" not in self.tables:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from gradhorizon import gpus, runs
 from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.measure import find_runs, main
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
-from gradhorizon.records.files import read_json
+from gradhorizon.records.files import read_json, write_json
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
+from tests.records_on_disk import without_listing
 from tests.runs_on_disk import all_tables, run
 
 TABLES = ("lyapunov_spectrum", "state_jacobians", "temporal_contributions", "recurrent_weights", "gates")
@@ -287,17 +288,35 @@ def test_an_unfinished_member_is_skipped_and_said(finished: Path, caplog: pytest
 
 
 def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    write_json({**read_json(path), **changes}, path)
+
+
+def unlisted(spoil: Callable[[Path], object]) -> Callable[[Path], None]:
+    """`spoil`, on a member that was recorded before its files were listed."""
+
+    def spoil_and_forget(path: Path) -> None:
+        spoil(path)
+        without_listing(path.parents[1])
+
+    return spoil_and_forget
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:100]), "init.pt cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "init.pt has 100 bytes, and "),
         (lambda path: path.unlink(), "init.pt is missing"),
-        (lambda path: shutil.copy(path.with_name("last.pt"), path), r"must hold \(0, 'init'\), got \(10, 'last'\)"),
-        (lambda path: torch.save({"network": {}, "step": 0, "phase": "init"}, path), "does not fit the network"),
-        (lambda path: torch.save([1], path), "holds list, expected a dictionary"),
+        (lambda path: shutil.copy(path.with_name("last.pt"), path), "init.pt is not what was committed"),
+        (unlisted(lambda path: path.write_bytes(path.read_bytes()[:100])), "init.pt cannot be read"),
+        (
+            unlisted(lambda path: shutil.copy(path.with_name("last.pt"), path)),
+            r"must hold \(0, 'init'\), got \(10, 'last'\)",
+        ),
+        (
+            unlisted(lambda path: torch.save({"network": {}, "step": 0, "phase": "init"}, path)),
+            "does not fit the network",
+        ),
+        (unlisted(lambda path: torch.save([1], path)), "holds list, expected a dictionary"),
     ],
 )
 def test_a_bad_checkpoint_is_named_and_the_other_members_are_measured(

@@ -15,23 +15,7 @@ from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.tables import METRICS, RecordsError
 from gradhorizon.records.writing import MemberRecords
-
-LEAD = {
-    "experiment": "e", "run": "r", "model": "m", "task": "t", "seq_len": 10, "input_len": 12, "seed": 0,
-}  # fmt: skip
-
-
-def rows(value: float) -> pd.DataFrame:
-    return pd.DataFrame([{"split": "train", "metric": "loss", "value": value}])
-
-
-def written(folder: Path, *steps: int) -> MemberRecords:
-    """Records with one row per step, committed one part per step."""
-    records = MemberRecords(folder, LEAD)
-    for step in steps:
-        records.append(METRICS, rows(float(step)), step, "train")
-        records.commit(step)
-    return records
+from tests.records_on_disk import LEAD, commit, end, list_files, resumed, rows, without_listing, written
 
 
 def values(folder: Path) -> list[float]:
@@ -44,7 +28,7 @@ def test_rows_are_invisible_until_they_are_committed(tmp_path: Path) -> None:
     records = MemberRecords(tmp_path, LEAD)
     records.append(METRICS, rows(1.0), 5, "train")
     assert read_member_table(tmp_path, "metrics") is None
-    records.commit(10)
+    commit(records, 10)
     assert values(tmp_path) == [1.0]
 
 
@@ -56,21 +40,34 @@ def test_parts_are_named_by_their_step_range_and_read_in_order(tmp_path: Path) -
 
 
 def test_compacting_keeps_every_row_once(tmp_path: Path) -> None:
-    written(tmp_path, 5, 10).compact()
+    end(written(tmp_path, 5, 10))
     assert values(tmp_path) == [5.0, 10.0]
     assert [path.name for path in (tmp_path / "records").iterdir()] == ["metrics.parquet"]
 
 
 def test_a_crash_while_parts_were_removed_loses_and_doubles_nothing(tmp_path: Path) -> None:
     records = written(tmp_path, 5, 10)
+    records.merge()
+    list_files(records)
+    next((tmp_path / "records" / "metrics").iterdir()).unlink()
+    assert values(tmp_path) == [5.0, 10.0]
+    resumed(tmp_path, checkpoint_step=10).remove_superseded()
+    assert values(tmp_path) == [5.0, 10.0]
+    assert [path.name for path in (tmp_path / "records").iterdir()] == ["metrics.parquet"]
+
+
+def test_a_crash_while_parts_were_removed_is_mended_where_files_were_not_listed(tmp_path: Path) -> None:
+    records = written(tmp_path, 5, 10)
     parts = {path: path.read_bytes() for path in (tmp_path / "records" / "metrics").iterdir()}
-    records.compact()
+    end(records)
+    without_listing(tmp_path)
     survivor = max(parts)
     survivor.parent.mkdir()
     survivor.write_bytes(parts[survivor])
     assert values(tmp_path) == [5.0, 10.0]
-    MemberRecords(tmp_path, LEAD, checkpoint_step=10).compact()
+    end(MemberRecords(tmp_path, LEAD, checkpoint_step=10))
     assert values(tmp_path) == [5.0, 10.0]
+    assert [path.name for path in (tmp_path / "records").iterdir()] == ["metrics.parquet"]
 
 
 def test_a_temporary_file_of_a_killed_writer_is_no_part(tmp_path: Path) -> None:
@@ -85,6 +82,7 @@ def test_parts_after_the_checkpoint_are_set_aside_and_kept_on_disk(
 ) -> None:
     written(tmp_path, 5, 10)
     records = MemberRecords(tmp_path, LEAD, checkpoint_step)
+    list_files(records)
     table = read_member_table(tmp_path, "metrics")
     assert ([] if table is None else table["value"].tolist()) == kept
     assert len(records.set_aside) == 2 - len(kept)
@@ -95,7 +93,7 @@ def test_parts_set_aside_twice_do_not_overwrite_each_other(tmp_path: Path) -> No
     for value in (1.0, 2.0):
         records = MemberRecords(tmp_path, LEAD)
         records.append(METRICS, rows(value), 3, "train")
-        records.commit(5)
+        commit(records, 5)
     MemberRecords(tmp_path, LEAD)
     aside = sorted((tmp_path / "records" / "metrics").glob("*.aside*"))
     assert [pq.read_table(path)["value"].to_pylist() for path in aside] == [[1.0], [2.0]]
@@ -114,7 +112,7 @@ def test_every_row_keeps_its_own_step_and_phase_whatever_its_index(tmp_path: Pat
     assert three.index.tolist() == [0, 0, 0]
     for step, phase in ((0, "init"), (5, "train"), (7, "train")):
         records.append(METRICS, three, step, phase)
-    records.commit(7)
+    commit(records, 7)
     table = read_member_table(tmp_path, "metrics")
     assert table is not None
     assert table["step"].tolist() == [0] * 3 + [5] * 3 + [7] * 3
@@ -127,12 +125,12 @@ def test_non_finite_values_survive_the_round_trip(tmp_path: Path) -> None:
     records = MemberRecords(tmp_path, LEAD)
     for value in (np.inf, -np.inf, np.nan, 0.0, 5e-324):
         records.append(METRICS, rows(value), 1, "train")
-    records.commit(1)
+    commit(records, 1)
     assert np.array_equal(values(tmp_path), [np.inf, -np.inf, np.nan, 0.0, 5e-324], equal_nan=True)
 
 
 def test_every_column_carries_its_unit_and_description(tmp_path: Path) -> None:
-    written(tmp_path, 5).compact()
+    end(written(tmp_path, 5))
     schema = pq.read_schema(tmp_path / "records" / "metrics.parquet")
     for field in schema:
         assert field.metadata[b"unit"]
@@ -160,18 +158,18 @@ def test_reading_records_imports_neither_torch_nor_hydra() -> None:
 def test_parts_of_a_checkpoint_at_step_0_are_kept(tmp_path: Path) -> None:
     records = MemberRecords(tmp_path, LEAD)
     records.append(METRICS, rows(1.0), 0, "init")
-    records.commit(0)
+    commit(records, 0)
     assert MemberRecords(tmp_path, LEAD, checkpoint_step=0).set_aside == []
     assert values(tmp_path) == [1.0]
 
 
 def test_a_whole_table_without_a_checkpoint_is_set_aside_for_the_new_start(tmp_path: Path) -> None:
-    written(tmp_path, 5).compact()
+    end(written(tmp_path, 5))
     records = MemberRecords(tmp_path, LEAD)
     assert [path.name for path in records.set_aside] == ["metrics.parquet.aside"]
     records.append(METRICS, rows(7.0), 1, "train")
-    records.commit(5)
-    records.compact()
+    commit(records, 5)
+    end(records)
     assert values(tmp_path) == [7.0]
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
 from torch import nn
 
 from gradhorizon.config import RunConfig
 from gradhorizon.measurements.measurement import Measurement
-from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.files import put_aside, read_json, write_json, write_parquet
 from gradhorizon.records.layout import KEPT, MEMBER_SHEET, kept_path, kept_step_in, member_folder, table_path
+from gradhorizon.records.listing import Listing
+from gradhorizon.records.reading import listing_of, recorded_tables
+from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_folder import load_checkpoint
+
+log = logging.getLogger(__name__)
 
 _ORDER = ("init", "train", "solved", "last", "diverged")
 _REMEDY = "move the whole folder of its member (seed-…) out of the run and launch the training again"
@@ -28,11 +35,13 @@ class KeptCheckpoint:
         path: its file.
         step: optimizer steps completed.
         phase: init, train, solved, last or diverged.
+        entry: what was committed of it; None if it was kept before that was listed.
     """
 
     path: Path
     step: int
     phase: str
+    entry: Entry | None = None
 
     def restore(self, network: nn.Module) -> None:
         """Give `network` its parameters.
@@ -40,7 +49,7 @@ class KeptCheckpoint:
         Raises:
             RecordsError: the file is damaged, is of another moment, or does not fit.
         """
-        content = load_checkpoint(self.path, _REMEDY)
+        content = load_checkpoint(self.path, _REMEDY, self.entry)
         found = (content.get("step"), content.get("phase"))
         if found != (self.step, self.phase):
             raise RecordsError(f"{self.path} must hold {(self.step, self.phase)}, got {found}; {_REMEDY}")
@@ -92,15 +101,15 @@ class FinishedMember:
     def lacks(self, item: Measurement) -> bool:
         """Whether the table of `item` was neither recorded nor found to have no rows."""
         later = self.content.get("measured_later", {}).get(item.table.name)
-        return not self.table_path(item).is_file() and (later is None or later["num_rows"] > 0)
+        return not self._has(item.table.name) and (later is None or later["num_rows"] > 0)
+
+    def _has(self, table: str) -> bool:
+        # A table that was lost can be measured again; one that was altered is named by whoever reads it.
+        return table in recorded_tables(self.folder) and table_path(self.folder, table).exists()
 
     def settings(self, item: Measurement) -> dict[str, Any] | None:
         """What `item` was configured with if its table was measured after the training, else None."""
         return self.content.get("measured_later", {}).get(item.table.name, {}).get("settings")
-
-    def table_path(self, item: Measurement) -> Path:
-        """The file of the table of `item`."""
-        return table_path(self.folder, item.table.name)
 
     def inner_steps(self, item: Measurement) -> set[int]:
         """Optimizer steps, besides first, solved and last, at which `item` fires in its training."""
@@ -108,6 +117,8 @@ class FinishedMember:
 
     def kept_steps(self) -> set[int]:
         """Inner steps whose checkpoints it kept."""
+        if self.listing is not None:
+            return {step for path in self.listing.files if (step := kept_step_in(PurePosixPath(path).name)) is not None}
         return {step for path in (self.folder / KEPT).glob("*") if (step := kept_step_in(path.name)) is not None}
 
     def is_due(self, item: Measurement, checkpoint: KeptCheckpoint) -> bool:
@@ -121,15 +132,22 @@ class FinishedMember:
             RecordsError: a checkpoint that every such member keeps is not there.
         """
         steps = [step for step in self.kept_steps() if step <= self.last_step]
-        kept = [KeptCheckpoint(kept_path(self.folder, "train", step), step, "train") for step in steps]
+        kept = [self._kept(step, "train") for step in steps]
         for phase, step in self._phases().items():
-            path = kept_path(self.folder, phase, step or 0)
-            if path.is_file():
-                kept.append(KeptCheckpoint(path, _step_of(path) if step is None else step, phase))
-            elif step is not None:
-                raise RecordsError(f"{path} is missing, and without it the table would be cut short (frozen records "
-                                   "hold no checkpoints: measure the runs that they come from)")  # fmt: skip
+            found = self._kept(step or 0, phase)
+            if found.path.is_file():
+                kept.append(found if step is not None else replace(found, step=_step_of(found)))
+            elif step is not None or found.entry is not None:
+                raise RecordsError(
+                    f"{found.path} is missing, and without it the table would be cut short (frozen records hold no "
+                    "checkpoints: measure the runs that they come from)"
+                )
         return sorted(kept, key=lambda item: (item.step, _ORDER.index(item.phase)))
+
+    def _kept(self, step: int, phase: str) -> KeptCheckpoint:
+        path = kept_path(self.folder, phase, step)
+        listed = None if self.listing is None else self.listing.files.get(path.relative_to(self.folder).as_posix())
+        return KeptCheckpoint(path, step, phase, listed)
 
     def _phases(self) -> dict[str, int | None]:
         """Phase -> optimizer step; None where its outcome does not say whether and when: solved, then diverged."""
@@ -145,19 +163,38 @@ class FinishedMember:
             found["last"] = self.num_steps
         return found
 
-    def keep_provenance(self, facts: dict[str, dict[str, Any]], names: list[str]) -> None:
-        """Keep where tables come from that were measured after the training.
+    @cached_property
+    def listing(self) -> Listing | None:
+        """What it had committed when its training ended; None if it ended before that was listed."""
+        return listing_of(self.folder)
+
+    def keep(self, tables: dict[str, pa.Table], facts: dict[str, dict[str, Any]], names: list[str]) -> None:
+        """Keep tables that were measured after the training, and where they come from.
+
+        A table counts once the member's sheet lists it: one that a killed measurement has left behind is set aside.
 
         Args:
-            facts: table -> what is true of its measurement.
+            tables: by name.
+            facts: table -> what is true of its measurement, of those too that have no rows.
             names: the measurements' names in a configuration, which then call them recorded.
         """
         content = self.content
+        listing = Listing.read(content, self.folder / MEMBER_SHEET)
+        for name, table in tables.items():
+            path = table_path(self.folder, name)
+            if path.exists():
+                log.warning("  %s: %s is not listed, and is set aside", self.folder.name, path.name)
+                put_aside(path)
+            elif listing is not None and name in listing.tables:
+                log.warning("  %s: %s was committed and is missing: it is measured again", self.folder.name, path.name)
+            entry = write_parquet(table, path)
+            if listing is not None:
+                listing.files[path.relative_to(self.folder).as_posix()] = entry
         launch = content.setdefault("launch", {})
         launch["measurements"] = sorted({*launch.get("measurements", ()), *names})
         content["measured_later"] = content.get("measured_later", {}) | facts
-        write_json(content, self.folder / MEMBER_SHEET)
+        write_json({**content, **({} if listing is None else listing.plain)}, self.folder / MEMBER_SHEET)
 
 
-def _step_of(path: Path) -> int:
-    return int(load_checkpoint(path, _REMEDY)["step"])
+def _step_of(kept: KeptCheckpoint) -> int:
+    return int(load_checkpoint(kept.path, _REMEDY, kept.entry)["step"])

@@ -86,7 +86,9 @@ def fit(
         # Another process may have finished some between the first look and the lock.
         seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
         with phase("starting or resuming members"):
-            candidates = sorted((_candidate(run, parts, folder, seed) for seed in seeds), key=lambda item: item.step)
+            candidates = sorted(
+                (_candidate(run, parts, folder, identity, seed) for seed in seeds), key=lambda item: item.step
+            )
         asked_for = range(run.seed, run.seed + run.num_seeds)
         summary = stack.enter_context(_opened(parts, _run_info(cfg, run, parts, folder, identity, asked_for)))
         sheet = RunSheet(cfg, run, parts, folder, identity, facts, seeds)
@@ -95,7 +97,7 @@ def fit(
         measuring_s: defaultdict[str, float] = defaultdict(float)
         try:
             for _, group in groupby(candidates, key=lambda item: item.step):
-                _fit_side_by_side(run, parts, device, folder, list(group), facts, measuring_s)
+                _fit_side_by_side(run, parts, device, folder, identity, list(group), facts, measuring_s)
             status = "finished"
             _say_cost_of_measuring(measuring_s, sheet.wall_s)
         except BaseException as error:
@@ -138,7 +140,7 @@ class _Candidate:
     step: int
 
 
-def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candidate:
+def _candidate(run: RunConfig, parts: Parts, folder: Path, identity: str, seed: int) -> _Candidate:
     # In float64 before the weights are restored, or restoring would round them.
     member = cast(Member(seed, parts.build_network), training_dtype(run))
     lead = {
@@ -146,7 +148,7 @@ def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candid
         "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": seed,
     }  # fmt: skip
     tables = [METRICS, *(measurement.table for measurement in parts.measurements)]
-    checkpoint, records = mended(member_folder(folder, seed), lead, tables)
+    checkpoint, records = mended(member_folder(folder, seed), identity, lead, tables)
     if checkpoint is None:
         return _Candidate(member, records, None, 0)
     restore(member, checkpoint, folder)
@@ -154,18 +156,18 @@ def _candidate(run: RunConfig, parts: Parts, folder: Path, seed: int) -> _Candid
 
 
 def _fit_side_by_side(
-    run: RunConfig, parts: Parts, device: str, folder: Path, candidates: list[_Candidate], facts: dict[str, Any],
-    measuring_s: defaultdict[str, float],
+    run: RunConfig, parts: Parts, device: str, folder: Path, identity: str, candidates: list[_Candidate],
+    facts: dict[str, Any], measuring_s: defaultdict[str, float],
 ) -> None:  # fmt: skip
     """Train members that have completed the same number of steps; those that had ended are only closed."""
     first_step = candidates[0].step
     files = {
-        item.member.seed: MemberFiles(member_folder(folder, item.member.seed), item.records, facts)
+        item.member.seed: MemberFiles(member_folder(folder, item.member.seed), item.records, facts, identity)
         for item in candidates
     }
     for item in candidates:
         if not item.member.is_training:
-            files[item.member.seed].finish(item.member, first_step)
+            files[item.member.seed].close(item.member, item.optimizer_state or {}, first_step)
     going = [item for item in candidates if item.member.is_training]
     if not going:
         return

@@ -30,7 +30,7 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.parts import build_parts, program_of
-from gradhorizon.records.files import read_json, write_parquet
+from gradhorizon.records.files import read_json
 from gradhorizon.records.layout import CONFIG, LOG, RUN_SHEET, seeds_in
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
@@ -139,10 +139,7 @@ class FinishedRun:
             }
             for name, item in todo.items()
         }
-        # Provenance first: a crash in between then leaves no table of unknown origin.
-        member.keep_provenance(provenance, list(todo))
-        for name, table in tables.items():
-            write_parquet(table, member.table_path(todo[name]))
+        member.keep({todo[name].table.name: table for name, table in tables.items()}, provenance, list(todo))
         each = ", ".join(f"{name} ({count} rows)" for name, count in num_rows.items())
         log.info("  seed %d: %s in %.2g s", member.seed, each, time.time() - started_at)
 

@@ -30,6 +30,7 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.records.files import write_atomically, write_json
 from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, kept_path
+from gradhorizon.records.seals import Entry, sealed_archive
 from gradhorizon.records.tables import METRICS, Table
 from gradhorizon.records.writing import MemberRecords
 
@@ -127,18 +128,21 @@ class MemberFiles:
         folder: the member's folder.
         records: its records.
         launch: what is true of this launch (versions, commit, device, threads), kept with the outcome.
+        identity: its run's.
     """
 
-    def __init__(self, folder: Path, records: MemberRecords, launch: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, records: MemberRecords, launch: dict[str, Any], identity: str) -> None:
         self.folder = folder
         self.records = records
         self.launch = launch
+        self.identity = identity
         self.is_closed = False
 
     def keep(self, member: Member, step: int, phase: str) -> None:
         """Keep a checkpoint of the network for later measurements."""
         content = {"network": member.network.state_dict(), "step": step, "phase": phase}
-        save_atomically(content, kept_path(self.folder, phase, step))
+        path = kept_path(self.folder, phase, step)
+        self.records.keep(path, save_atomically(content, path))
 
     def commit(self, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
         """Records up to `step`, then the checkpoint that they belong to.
@@ -149,36 +153,42 @@ class MemberFiles:
         check_held(self.folder)
         with phase_of_work(f"writing records at step {step}"):
             self.records.commit(step)
-            content = {"member": member.state(), "optimizer": optimizer_state, "step": step}
-            save_atomically(content, self.folder / CHECKPOINT)
-            self._write_status("running", member, step)
+            self._write("running", member, optimizer_state, step)
 
     def close(self, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
-        """Commit, then `finish`."""
-        self.commit(member, optimizer_state, step)
-        self.finish(member, step)
+        """All records of a member that has ended, each table as one file, and that it is finished.
 
-    def finish(self, member: Member, step: int) -> None:
-        """Compact the records of a member that has ended, and mark it finished."""
-        self.records.compact()
-        self._write_status("finished", member, step)
+        Raises:
+            MemberHeldError: another process has taken the member over; nothing is written.
+        """
+        check_held(self.folder)
+        with phase_of_work(f"writing records at step {step}"):
+            self.records.merge()
+            self._write("finished", member, optimizer_state, step)
         self.is_closed = True
 
-    def _write_status(self, status: str, member: Member, step: int) -> None:
+    def _write(self, status: str, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
+        """The checkpoint with the list of what belongs to it, then the same list for readers."""
+        listed = {"seed": member.seed, "identity": self.identity, **self.records.listing.plain}
+        content = {"member": member.state(), "optimizer": optimizer_state, "step": step, **listed}
+        save_atomically(content, self.folder / CHECKPOINT)
         outcome = asdict(member.outcome) if member.outcome else {"kind": None, "step": None}
-        content = {
-            "seed": member.seed,
+        sheet = {
             "status": status,
             "outcome": outcome["kind"],
             "outcome_step": outcome["step"],
             "step": step,
             "launch": self.launch,
+            **listed,
         }
-        write_json(content, self.folder / MEMBER_SHEET)
+        write_json(sheet, self.folder / MEMBER_SHEET)
+        self.records.remove_superseded()
 
 
-def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """``torch.save`` by atomic rename."""
+def save_atomically(content: dict[str, Any], path: Path) -> Entry:
+    """``torch.save``, with its digest, by atomic rename; returns what is listed of it."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(buffer.getvalue(), path)
+    sealed = sealed_archive(buffer.getvalue())
+    write_atomically(sealed, path)
+    return Entry.of(sealed)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.ensemble import Member
-from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays
-from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder
+from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays, write_json
+from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder, seed_in
+from gradhorizon.records.listing import FILES, Listing
 from gradhorizon.records.tables import RecordsError, Table
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.run_folder import load_checkpoint
@@ -26,11 +27,14 @@ log = logging.getLogger(__name__)
 _REMEDY = "if you trust it, mend it; else move its member's whole folder out of the run to train it from its start"
 
 
-def mended(member: Path, lead: dict[str, Any], tables: Sequence[Table]) -> tuple[dict[str, Any] | None, MemberRecords]:
+def mended(
+    member: Path, identity: str, lead: dict[str, Any], tables: Sequence[Table]
+) -> tuple[dict[str, Any] | None, MemberRecords]:
     """A member's checkpoint, None if it starts, and its records up to there.
 
     Args:
         member: the member's folder, whose lock must be held.
+        identity: its run's.
         lead: values of the lead columns.
         tables: those that it will write.
 
@@ -43,14 +47,17 @@ def mended(member: Path, lead: dict[str, Any], tables: Sequence[Table]) -> tuple
     _mend_sheet(member)
     path = member / CHECKPOINT
     try:
-        checkpoint = _checkpoint(path)
-        records = MemberRecords(member, lead, None if checkpoint is None else checkpoint["step"], tables)
+        checkpoint = _checkpoint(path, {"seed": seed_in(member.name), "identity": identity})
+        if checkpoint is not None:
+            listing = Listing.read(checkpoint, path)
+            records = MemberRecords(member, lead, checkpoint["step"], tables, listing)
+            return checkpoint, records
     except DamagedFileError as error:
         words = "  %s: %s; its checkpoint and records are set aside, and it is trained from its start"
         log.warning(words, member.name, error.fact)
         put_aside(path)
-        checkpoint, records = None, MemberRecords(member, lead, None, tables)
-    return checkpoint, records
+    _list_nothing(member)
+    return None, MemberRecords(member, lead, None, tables)
 
 
 def restore(member: Member, checkpoint: dict[str, Any], folder: Path) -> None:
@@ -81,7 +88,14 @@ def _mend_sheet(member: Path) -> None:
         put_aside(path)
 
 
-def _checkpoint(path: Path) -> dict[str, Any] | None:
+def _list_nothing(member: Path) -> None:
+    """Have a member's sheet list no files, before these are set aside: its readers never look for what is gone."""
+    content = read_member_sheet(member)
+    if content.get(FILES):
+        write_json({**content, "step": 0, **Listing().plain}, member / MEMBER_SHEET)
+
+
+def _checkpoint(path: Path, own: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     # What is cut short is no archive any more. What is one, but is refused, holds what we have not written.
@@ -91,4 +105,9 @@ def _checkpoint(path: Path) -> dict[str, Any] | None:
     missing = [key for key in ("member", "optimizer", "step") if key not in content]
     if missing:
         raise RecordsError(f"{path} is no checkpoint of a member, it lacks {', '.join(missing)}; {_REMEDY}")
+    if type(content["step"]) is not int or content["step"] < 0:
+        raise RecordsError(f"{path} is no checkpoint of a member, its step is {content['step']!r}; {_REMEDY}")
+    for name, value in own.items():
+        if content.get(name, value) != value:
+            raise DamagedFileError(f"{path} is another member's: its {name} is {content[name]}, not {value}")
     return content

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gradhorizon.records.files import DamagedFileError, read_listed
+from gradhorizon.records.seals import Entry, SealError, is_sealed_archive
 from gradhorizon.records.tables import RecordsError
 
 _MOST_WORDS = 200
 
 
-def load_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
+def load_checkpoint(path: Path, remedy: str, entry: Entry | None = None) -> dict[str, Any]:
     """Content of a checkpoint, on the CPU.
 
     Args:
         path: where it lies.
         remedy: what to do if it is damaged.
+        entry: what was committed of it, if that is known.
 
     Raises:
+        DamagedFileError: it is not what was written.
         RecordsError: it cannot be read.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        raw = read_listed(path, entry)
+        is_sealed_archive(raw)
+    except FileNotFoundError as error:
+        raise RecordsError(f"{path} is missing; {remedy}") from error
+    except SealError as error:
+        raise DamagedFileError(f"{path} {error}", remedy) from error
+    try:
+        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:
         raise RecordsError(f"{path} cannot be read ({_why(error)}); {remedy}") from error
     if not isinstance(content, dict):

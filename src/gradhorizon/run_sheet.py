@@ -24,6 +24,7 @@ from gradhorizon.records.files import (
     write_json,
 )
 from gradhorizon.records.layout import CONFIG, RUN_SHEET
+from gradhorizon.records.seals import sealed_text
 from gradhorizon.variants import variant
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class RunSheet:
         self.earlier = self._earlier_launches()
         if not (folder / CONFIG).exists():
             own = OmegaConf.masked_copy(cfg, list(vars(run)))
-            write_atomically(OmegaConf.to_yaml(own, resolve=True).encode(), folder / CONFIG)
+            write_atomically(sealed_text(OmegaConf.to_yaml(own, resolve=True)), folder / CONFIG)
 
     def write(self, status: str, measuring_s: Mapping[str, float]) -> dict[str, Any]:
         """Write ``run.json``; returns the outcomes of all members on disk, by seed.

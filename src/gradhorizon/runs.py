@@ -21,7 +21,9 @@ from typing import Any
 
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.records.files import DamagedFileError, is_whole, read_json
-from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, RECORDS, member_folder, run_name, seeds_in, table_in
+from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder, run_name, seed_in, seeds_in
+from gradhorizon.records.listing import Listing
+from gradhorizon.records.reading import recorded_tables
 from gradhorizon.spelling import canonical, spelled
 
 log = logging.getLogger(__name__)
@@ -103,12 +105,14 @@ class MemberState:
         status: finished, resumable (there is a checkpoint) or new.
         step: optimizer steps that its checkpoint or outcome holds.
         launch: what was true of the launch that wrote it last.
+        listing: what it has committed; None if it was recorded before that was listed.
     """
 
     seed: int
     status: str
     step: int
     launch: dict[str, Any]
+    listing: Listing | None = None
 
 
 def member_state(folder: Path, seed: int) -> MemberState:
@@ -119,7 +123,8 @@ def member_state(folder: Path, seed: int) -> MemberState:
     except DamagedFileError:  # its checkpoint says where it stands
         content = {}
     if content.get("status") == "finished":
-        return MemberState(seed, "finished", content["step"], content["launch"])
+        listing = Listing.read(content, member / MEMBER_SHEET)
+        return MemberState(seed, "finished", content["step"], content["launch"], listing)
     if (member / CHECKPOINT).is_file():
         return MemberState(seed, "resumable", content.get("step", 0), content.get("launch", {}))
     return MemberState(seed, "new", 0, {})
@@ -132,7 +137,10 @@ def read_member_sheet(member: Path) -> dict[str, Any]:
         DamagedFileError: it is cut short or spoiled.
     """
     path = member / MEMBER_SHEET
-    return read_json(path, _OF_A_MEMBER) if path.is_file() else {}
+    content = read_json(path, _OF_A_MEMBER) if path.is_file() else {}
+    if content and content["seed"] != seed_in(member.name):
+        raise DamagedFileError(f"{path} is another member's: its seed is {content['seed']}")
+    return content
 
 
 def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -166,21 +174,26 @@ def finished_seeds(outcomes: Mapping[str, Mapping[str, Any]]) -> set[int]:
     return {int(seed) for seed, one in outcomes.items() if one["status"] == "finished"}
 
 
-def damaged_tables(folder: Path, seed: int) -> list[Path]:
-    """Files of a finished member's tables that were cut short."""
-    return [
-        path
-        for path in sorted((member_folder(folder, seed) / RECORDS).glob("*"))
-        if table_in(path.name) and not is_whole(path)
-    ]
+def damaged_files(folder: Path, state: MemberState) -> list[Path]:
+    """Files of a member that are missing or have lost bytes since they were committed; none is read.
+
+    Args:
+        folder: the run's folder.
+        state: of the member.
+    """
+    listed = {} if state.listing is None else state.listing.files
+    member = member_folder(folder, state.seed)
+    return [member / path for path, entry in sorted(listed.items()) if not is_whole(member / path, entry)]
 
 
-def recorded_tables(folder: Path, seed: int) -> set[str]:
-    """Names of the tables that a member has recorded."""
-    records = member_folder(folder, seed) / RECORDS
-    if not records.is_dir():
-        return set()
-    return {table_in(path.name) or path.name for path in records.iterdir() if path.is_dir() or table_in(path.name)}
+def tables_of(folder: Path, state: MemberState) -> set[str]:
+    """Names of the tables that a member has recorded.
+
+    Args:
+        folder: the run's folder.
+        state: of the member.
+    """
+    return recorded_tables(member_folder(folder, state.seed)) if state.listing is None else state.listing.tables
 
 
 def say_differences(states: Sequence[MemberState], launch: Mapping[str, Any]) -> None:

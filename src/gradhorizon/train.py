@@ -140,8 +140,9 @@ class Look:
 
     def say_notes(self) -> None:
         """Say what finished members lack, and what has changed since they were trained."""
-        _say_damaged_tables(self.folder, [state.seed for state in self.states if state.status == "finished"])
-        _say_absent_tables(self.folder, [state for state in self.states if state.status == "finished"], self.run)
+        finished = [state for state in self.states if state.status == "finished"]
+        _say_damaged_files(self.folder, finished)
+        _say_absent_tables(self.folder, finished, self.run)
         runs.say_differences(self.states, self.facts)
 
 
@@ -243,7 +244,7 @@ def _say_what_is_done(seen: Look) -> None:
 def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunConfig) -> None:
     lacking: dict[tuple[str, ...], list[int]] = {}
     for state in finished:
-        recorded = runs.recorded_tables(folder, state.seed)
+        recorded = runs.tables_of(folder, state)
         asked = {*(run.measurement or {}), *OF_TRAINING}
         absent = sorted(asked - recorded - set(state.launch.get("measurements", ())))
         lacking.setdefault(tuple(absent), []).append(state.seed)
@@ -254,13 +255,13 @@ def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunC
             log.warning("  note: %s %s finished without %s: %s", _seeds(seeds), are, ", ".join(names), how)
 
 
-def _say_damaged_tables(folder: Path, finished: list[int]) -> None:
-    for seed in finished:
-        for path in runs.damaged_tables(folder, seed):
+def _say_damaged_files(folder: Path, finished: list[runs.MemberState]) -> None:
+    for state in finished:
+        for path in runs.damaged_files(folder, state):
             log.warning(
-                "  note: %s was cut short after seed %d had finished; finished members are left as they are: restore "
-                "it from a copy, or move the folder %s out of the run and launch again",
-                path, seed, member_name(seed),
+                "  note: %s is missing or was cut short after seed %d had finished; finished members are left as they "
+                "are: restore it from a copy, or move the folder %s out of the run and launch again",
+                path, state.seed, member_name(state.seed),
             )  # fmt: skip
 
 

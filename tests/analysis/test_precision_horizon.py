@@ -17,6 +17,7 @@ from analysis.studies import precision_error, precision_horizon
 from analysis.studies.precision_horizon import SMALLEST_NORMAL, interval_of_median, middle
 from gradhorizon.measurements.precision import Precision
 from gradhorizon.records.writing import MemberRecords
+from tests.records_on_disk import end
 from tests.synthetic_runs import SyntheticRun
 
 LAGS = np.array([0, 1, 2, 5, 10, 20, 50, 99])
@@ -60,8 +61,7 @@ def write_run(
     for seed, (rate, lag) in enumerate(zip(rates, lags, strict=True)):
         writer = MemberRecords(folder / f"seed-{seed}", {**lead, "run": run.name, "seed": seed})
         writer.append(Precision.table, precision_rows(rate, start, lag, 10.0**-seed, is_supported), 0, "init")
-        writer.commit(0)
-        writer.compact()
+        end(writer)
 
 
 def read(root: Path) -> Cohort:

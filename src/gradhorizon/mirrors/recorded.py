@@ -13,9 +13,8 @@ from gradhorizon.mirrors.digests import digest
 from gradhorizon.mirrors.members import MemberValues
 from gradhorizon.records.files import read_json
 from gradhorizon.records.layout import MEMBER_SHEET, member_folder
-from gradhorizon.records.reading import read_member_table
+from gradhorizon.records.reading import read_member_table, recorded_tables
 from gradhorizon.records.tables import METRICS
-from gradhorizon.runs import recorded_tables
 
 
 def recorded_scalars(
@@ -30,7 +29,7 @@ def recorded_scalars(
     """
     steps: dict[int, dict[str, dict[int, float]]] = {}
     for seed in seeds:
-        for name in sorted(recorded_tables(folder, seed)):
+        for name in sorted(recorded_tables(member_folder(folder, seed))):
             frame = read_member_table(member_folder(folder, seed), name)
             for step, scalars in () if frame is None else _scalars(name, frame, is_bidirectional):
                 for key, value in scalars.items():
@@ -40,7 +39,7 @@ def recorded_scalars(
 
 def is_recorded(folder: Path, seeds: Sequence[int]) -> bool:
     """Whether any of the members has committed anything."""
-    return any(recorded_tables(folder, seed) for seed in seeds)
+    return any(recorded_tables(member_folder(folder, seed)) for seed in seeds)
 
 
 def unfinished_steps(folder: Path, seeds: Sequence[int]) -> set[int]:

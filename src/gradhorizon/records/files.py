@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,15 @@ from gradhorizon.records.layout import (
     temporary_path,
     writer_in,
 )
+from gradhorizon.records.seals import Entry, SealError, is_sealed_json, sealed_json
 from gradhorizon.records.tables import RecordsError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAGIC = b"PAR1"
+_REMEDY = (
+    "launch its run again, which repairs a member that is not finished; one that is, is trained anew once its whole "
+    "folder (seed-…) was moved out of the run"
+)
 
 
 class DamagedFileError(RecordsError):
@@ -80,16 +85,28 @@ def _cannot_write(path: Path, error: OSError) -> str:
     )
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write `table` to `path` by atomic rename."""
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    write_atomically(buffer.getvalue().to_pybytes(), path)
+def write_parquet(table: pa.Table, path: Path, commits: int = 1) -> Entry:
+    """Write `table` to `path` by atomic rename; returns what is listed of it.
+
+    Args:
+        table: its rows.
+        path: where.
+        commits: how many commits of rows it holds.
+    """
+    content = parquet_of(table)
+    write_atomically(content, path)
+    return Entry.of(content, table.num_rows, commits)
+
+
+def parquet_of(table: pa.Table) -> bytes:
+    """The file of a table."""
+    pq.write_table(table, buffer := pa.BufferOutputStream(), compression="zstd")
+    return bytes(buffer.getvalue().to_pybytes())
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write `content` to `path` by atomic rename."""
-    write_atomically((json.dumps(content, indent=2, sort_keys=True) + "\n").encode(), path)
+    """Write `content`, with its digest, to `path` by atomic rename."""
+    write_atomically(sealed_json(content), path)
 
 
 def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
@@ -100,7 +117,7 @@ def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
         keys: what it must hold.
 
     Raises:
-        DamagedFileError: the file is cut short, is no JSON object, or lacks a key.
+        DamagedFileError: the file is cut short, is no JSON object, lacks a key, or is not what was written.
         RecordsError: it cannot be read.
     """
     try:
@@ -111,59 +128,95 @@ def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
         raise DamagedFileError(f"{path} cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path} holds {type(content).__name__}, expected a JSON object")
+    try:
+        is_sealed_json(content)
+    except SealError as error:
+        raise DamagedFileError(f"{path} {error}") from error
     missing = [key for key in keys if key not in content]
     if missing:
         raise DamagedFileError(f"{path} lacks {', '.join(missing)}")
     return content
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """All rows of one Parquet file.
+def read_listed(path: Path, entry: Entry | None) -> bytes:
+    """A file's content.
+
+    Args:
+        path: where it lies.
+        entry: what was committed; None if nobody knows.
 
     Raises:
         FileNotFoundError: it is not there, or no longer.
-        DamagedFileError: it is cut short or spoiled.
+        DamagedFileError: it is not what was committed.
         RecordsError: it cannot be read.
     """
     try:
-        return pq.read_table(path, partitioning=None)  # a folder may be called `a=1`
+        content = path.read_bytes()
+        if entry is not None:
+            entry.check(content)
     except FileNotFoundError:
         raise
+    except OSError as error:
+        raise RecordsError(f"{path} cannot be read ({error.strerror})") from error
+    except SealError as error:
+        raise DamagedFileError(f"{path} {error}", _REMEDY) from error
+    return content
+
+
+def read_parquet(path: Path, entry: Entry | None = None) -> pa.Table:
+    """All rows of one Parquet file.
+
+    Args:
+        path: where it lies.
+        entry: what was committed; None if nobody knows.
+
+    Raises:
+        FileNotFoundError: it is not there, or no longer.
+        DamagedFileError: it is cut short or spoiled, or not what was committed.
+        RecordsError: it cannot be read.
+    """
+    content = read_listed(path, entry)
+    try:
+        return pq.ParquetFile(pa.BufferReader(content)).read()
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise RecordsError(f"{path} cannot be read ({error.strerror})") from error
-        raise DamagedFileError(
-            f"{path} is not a complete Parquet file, it was cut short or spoiled ({str(error).splitlines()[0]})",
-            "launch its run again, which repairs a member that is not finished; one that is, is trained anew once its "
-            "whole folder (seed-…) was moved out of the run",
-        ) from error
+        words = str(error).splitlines()[0]
+        fact = f"{path} is not a complete Parquet file, it was cut short or spoiled ({words})"
+        raise DamagedFileError(fact, _REMEDY) from error
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a Parquet file begins and ends as one, which none does that was cut short; reads eight bytes."""
-    size = len(_MAGIC)
-    with path.open("rb") as file:
-        if path.stat().st_size < 2 * size or file.read(size) != _MAGIC:
-            return False
-        file.seek(-size, os.SEEK_END)
-        return file.read(size) == _MAGIC
+def is_whole(path: Path, entry: Entry) -> bool:
+    """Whether a file is as long as it was when it was committed, and a table's begins and ends as one.
+
+    Args:
+        path: where it lies.
+        entry: what was committed.
+    """
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != entry.num_bytes:
+                return False
+            first = file.read(len(_MAGIC))
+            file.seek(-len(_MAGIC), os.SEEK_END)
+            return entry.rows is None or first == _MAGIC == file.read()
+    except OSError:
+        return False
 
 
-def read_parts(paths: Sequence[Path], schema: pa.Schema | None = None) -> pa.Table:
+def read_parts(files: Mapping[Path, Entry | None], schema: pa.Schema | None = None) -> pa.Table:
     """The rows of several files of one table, in order.
 
     Args:
-        paths: the files, at least one.
+        files: at least one, with what was committed of it, if that is known.
         schema: what they must hold; that of the first if None.
 
     Raises:
         FileNotFoundError: one is not there, or no longer.
         RecordsError: one is damaged, or was written with other columns.
     """
-    tables = [read_parquet(path) for path in paths]
+    tables = [read_parquet(path, entry) for path, entry in files.items()]
     expected = schema or tables[0].schema
-    whose = "this version of gradhorizon" if schema is not None else str(paths[0])
-    for path, table in zip(paths, tables, strict=True):
+    whose = "this version of gradhorizon" if schema is not None else str(next(iter(files)))
+    for path, table in zip(files, tables, strict=True):
         check_columns(table.schema, path, expected, whose)
     return pa.concat_tables([table.select(expected.names) for table in tables])
 

@@ -1,12 +1,16 @@
 r"""Runs read from disk: their members, and any of their tables, pooled.
 
-Imports neither torch nor Hydra, so that reading records is cheap.
+What a member's sheet lists is read, and must be what was committed; what it does not list is no record. Imports neither
+torch nor Hydra, so that reading records is cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,25 @@ import pandas as pd
 import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
-from gradhorizon.records.files import check_columns, files_of, read_json, read_parts
-from gradhorizon.records.layout import MEMBER_SHEET, RECORDS, RUN_SHEET, member_folder, seed_in, seeds_in
+from gradhorizon.records.files import DamagedFileError, check_columns, files_of, read_json, read_listed, read_parts
+from gradhorizon.records.layout import (
+    MEMBER_SHEET,
+    RECORDS,
+    RUN_SHEET,
+    member_folder,
+    seed_in,
+    seeds_in,
+    steps_in,
+    table_in,
+)
+from gradhorizon.records.listing import Listing
+from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import METRICS, AbsentTableError, RecordsError
 from gradhorizon.sweep_state import run_folders
 
-_LOOKS = 20  # at a table that its writer is compacting or setting aside
+log = logging.getLogger(__name__)
+
+_LOOKS = 20  # at a table whose writer is merging it or setting parts aside
 
 
 def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
@@ -30,23 +47,94 @@ def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
         name: the table's name.
 
     Raises:
-        RecordsError: a file of it is damaged, or was written by another version.
+        RecordsError: a file of it is missing or damaged, is not what was committed, or was written by another version.
     """
     table = _member_table(member, name)
     return None if table is None else table.to_pandas()
 
 
+def recorded_tables(member: Path) -> set[str]:
+    """Names of the tables of which a member has committed rows.
+
+    Args:
+        member: the member's folder.
+
+    Raises:
+        RecordsError: its sheet cannot be read.
+    """
+    listing = listing_of(member)
+    if listing is not None:
+        return listing.tables
+    folder = member / RECORDS
+    names = {table_in(path.name) or path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if files_of(member, name)}
+
+
+def listing_of(member: Path) -> Listing | None:
+    """What a member has committed; None if it was recorded before that was listed.
+
+    Args:
+        member: the member's folder.
+
+    Raises:
+        RecordsError: its sheet cannot be read.
+    """
+    path = member / MEMBER_SHEET
+    return Listing.read(read_json(path), path) if path.is_file() else Listing()
+
+
+def _committed(member: Path) -> Iterator[tuple[str, Entry]]:
+    listing = listing_of(member)
+    for name in sorted(recorded_tables(member)):
+        if listing is not None:
+            yield from listing.of_table(name).items()
+        else:
+            files = files_of(member, name)
+            yield from ((path.relative_to(member).as_posix(), Entry.of(read_listed(path, None))) for path in files)
+
+
 def _member_table(member: Path, name: str) -> pa.Table | None:
+    schema = METRICS.schema if name == METRICS.name else None
     for _ in range(_LOOKS):
+        listing = listing_of(member)
+        files = _files(member, name, listing)
         try:
-            found = files_of(member, name)
-            table = read_parts(found, METRICS.schema if name == METRICS.name else None) if found else None
-        except FileNotFoundError:  # it was compacted or set aside meanwhile
-            continue
+            table = read_parts(files, schema) if files else None
+        except (FileNotFoundError, DamagedFileError) as error:  # or it was merged or set aside meanwhile
+            if files.keys() != _files(member, name, listing_of(member)).keys():
+                continue
+            if isinstance(error, FileNotFoundError):
+                raise DamagedFileError(f"{error.filename} was committed, and is missing") from error
+            raise
         # Parts are added while one reads; but where one has gone, another has been read that should not have been.
-        if found == files_of(member, name)[: len(found)]:
+        if listing is not None:
+            _say_unlisted(member, name, listing)
+            return table
+        if list(files) == list(_files(member, name, None))[: len(files)]:
             return table
     raise RecordsError(f"{member / RECORDS / name} changed whenever it was read; try again")
+
+
+def _files(member: Path, name: str, listing: Listing | None) -> dict[Path, Entry | None]:
+    if listing is None:
+        return dict.fromkeys(files_of(member, name))
+    return {member / path: entry for path, entry in listing.of_table(name).items()}
+
+
+def _say_unlisted(member: Path, name: str, listing: Listing) -> None:
+    """Say of files that look like the table's, and are none, that they are not read."""
+    known = {*listing.files, *listing.superseded}
+    last_step = max((steps_in(path.name) or (0, 0))[1] for path in map(Path, listing.files)) if listing.files else 0
+    for path in files_of(member, name):
+        steps = steps_in(path.name)
+        is_being_written = steps is not None and steps[1] > last_step
+        if path.relative_to(member).as_posix() not in known and not is_being_written:
+            _say_once(f"note: {path} is no record: its member does not list it, and it is not read")
+
+
+@cache
+def _say_once(words: str) -> None:
+    log.warning("%s", words)
 
 
 @dataclass(frozen=True)
@@ -80,15 +168,30 @@ class Runs:
             check_columns(table.schema, folder / RECORDS / name, expected, f"that of {first}")
         return pd.concat([table.to_pandas() for table in present.values()], ignore_index=True)
 
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that stand for all rows that the members have committed, and how they ended.
+
+        Raises:
+            RecordsError: a file of theirs cannot be read.
+        """
+        lines = sorted(
+            f"{row.identity} {row.seed} {row.outcome} {row.outcome_step} {path} {entry.digest}"
+            for row in self.members.itertuples()
+            for path, entry in _committed(Path(str(row.folder)))
+        )
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
     def members_without(self, name: str) -> pd.DataFrame:
         """Members that did not record the table `name`."""
-        has = [read_member_table(Path(folder), name) is not None for folder in self.members["folder"]]
+        has = [name in recorded_tables(Path(folder)) for folder in self.members["folder"]]
         return self.members[[not present for present in has]]
 
 
 _RUN_FIELDS = ("experiment", "run", "model", "task", "seq_len", "input_len")
 _RUN_EXTRA = ("color", "marker", "num_parameters", "hidden_size", "num_steps", "clip_norm", "results_version")
 _RUN_KEYS = (*_RUN_FIELDS, *_RUN_EXTRA, "identity", "chance")
+_PUT_BACK = "put each file back where it was written, or move the member's whole folder out of the run"
 
 
 def read_runs(folders: Sequence[Path | str]) -> Runs:
@@ -134,6 +237,9 @@ def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     path = folder / MEMBER_SHEET
     member = read_json(path, ("status", "outcome", "outcome_step")) if path.is_file() else {}
+    for name, value in (("seed", seed_in(folder.name)), ("identity", run["identity"])):
+        if member.get(name, value) != value:
+            raise DamagedFileError(f"{path} is another member's: its {name} is {member[name]}, not {value}", _PUT_BACK)
     return {
         **{name: run[name] for name in (*_RUN_FIELDS, *_RUN_EXTRA)},
         "identity": run["identity"],
