@@ -6,18 +6,19 @@ Usage: ``python -m analysis.freeze RUNS --out experiments/<study>/records --tabl
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.layout import CONFIG, MEMBER_SHEET, RECORDS, RUN_SHEET, table_path
-from gradhorizon.records.reading import read_runs
+from gradhorizon.records.listing import FILES, Listing
+from gradhorizon.records.reading import read_member_rows, read_runs
+from gradhorizon.records.seals import Entry, opened_text, sealed_text
 from gradhorizon.records.tables import RecordsError
-
-RUN_FILES = (RUN_SHEET, CONFIG)
+from gradhorizon.records.writing import entry_of_table
 
 
 def freeze(folders: Sequence[Path], tables: Sequence[str], out: Path) -> list[Path]:
@@ -40,30 +41,39 @@ def freeze(folders: Sequence[Path], tables: Sequence[str], out: Path) -> list[Pa
     for member in members:
         target = out / member.parent.name / member.name
         (target / RECORDS).mkdir(parents=True)
-        for name in RUN_FILES:
-            shutil.copyfile(member.parent / name, target.parent / name)
-        shutil.copyfile(member / MEMBER_SHEET, target / MEMBER_SHEET)
-        for name in tables:
-            _copy_table(table_path(member, name), table_path(target, name))
-    _strip_paths(out)
-    return sorted({out / member.parent.name for member in members})
+        _copy_member(member, target, tables)
+    runs = {member.parent for member in members}
+    for run in runs:
+        _copy_run(run, out / run.name)
+    return sorted(out / run.name for run in runs)
 
 
 def _wanted(member: Path, tables: Sequence[str]) -> list[Path]:
     return [member / MEMBER_SHEET, *(table_path(member, name) for name in tables)]
 
 
-def _copy_table(path: Path, target: Path) -> None:
+def _copy_member(member: Path, target: Path, tables: Sequence[str]) -> None:
+    files = {}
+    for name in tables:
+        _copy_table(member, name, table_path(target, name))
+        path = table_path(target, name)
+        files[path.relative_to(target).as_posix()] = entry_of_table(path)
+    write_json({**read_json(member / MEMBER_SHEET), **Listing(files).plain}, target / MEMBER_SHEET)
+
+
+def _copy_table(member: Path, name: str, target: Path) -> None:
     # Schema, statistics and dictionaries weigh 19 KiB in every file, more than the rows of most members.
     bare = {"store_schema": False, "write_statistics": False, "use_dictionary": False}
-    pq.write_table(pq.read_table(path), target, compression="zstd", **bare)
+    pq.write_table(read_member_rows(member, name), target, compression="zstd", **bare)
 
 
-def _strip_paths(out: Path) -> None:
+def _copy_run(run: Path, target: Path) -> None:
     # Where the runs lay on the machine that trained them is nobody's business, and no part of a result.
-    for path in out.rglob(CONFIG):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        path.write_text("\n".join(line for line in lines if not line.startswith("runs_dir:")) + "\n", encoding="utf-8")
+    text, _ = opened_text((run / CONFIG).read_bytes())
+    lines = [line for line in text.decode().splitlines() if not line.startswith("runs_dir:")]
+    config = sealed_text("\n".join(lines) + "\n")
+    (target / CONFIG).write_bytes(config)
+    write_json({**read_json(run / RUN_SHEET), FILES: {CONFIG: Entry.of(config).plain}}, target / RUN_SHEET)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,8 +11,13 @@ import pytest
 
 from analysis.freeze import freeze, main
 from gradhorizon.records.reading import read_runs
+from gradhorizon.records.seals import opened_text
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.sweep_state import run_folders
+from gradhorizon.verification import verify_run
 from tests.synthetic_runs import SyntheticRun
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 STUDIES = Path(__file__).parents[2] / "experiments"
 
@@ -48,7 +53,28 @@ def test_what_was_not_asked_for_stays_behind(run: Path, tmp_path: Path) -> None:
 def test_no_path_of_the_machine_is_frozen(run: Path, tmp_path: Path) -> None:
     freeze([run], ["metrics"], tmp_path / "frozen")
     (config,) = (tmp_path / "frozen").rglob("config.yaml")
-    assert config.read_text(encoding="utf-8") == "seed: 0\nnum_seeds: 2\n"
+    text, is_sealed = opened_text(config.read_bytes())
+    assert text.decode() == "seed: 0\nnum_seeds: 2\n"
+    assert is_sealed
+
+
+def test_frozen_records_prove_themselves(run: Path, tmp_path: Path) -> None:
+    (frozen,) = freeze([run], ["metrics"], tmp_path / "frozen")
+    found = verify_run(frozen)
+    assert (found.problems, found.unsealed, found.notes, found.num_files) == ([], [], [], 6)
+    table = frozen / "seed-1" / "records" / "metrics.parquet"
+    table.write_bytes(bytes([table.read_bytes()[0] ^ 1]) + table.read_bytes()[1:])
+    assert verify_run(frozen).problems == [
+        "seed-1/records/metrics.parquet is not what was committed: its digest is another"
+    ]
+
+
+def test_the_studies_prove_themselves() -> None:
+    folders = [folder for place in sorted(EXPERIMENTS.glob("*/records")) for folder in run_folders(place)]
+    assert len(folders) > 50
+    found = {str(folder): (verdict.problems, verdict.unsealed, verdict.notes) for folder in folders
+             if (verdict := verify_run(folder)).word != "whole" or verdict.notes}  # fmt: skip
+    assert found == {}
 
 
 def test_frozen_records_are_not_overwritten(run: Path, tmp_path: Path) -> None:

@@ -212,6 +212,15 @@ def writer_in(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def is_of_a_process(name: str) -> bool:
+    """Whether a file is a process's own (a lock, a claim, what is half-written) or was set aside: no record."""
+    return (
+        name == LOCK
+        or ".aside" in name
+        or (name.startswith(".") and (owner_in(name) is not None or is_temporary(name)))
+    )
+
+
 def aside_path(path: Path) -> Path:
     """A name beside `path` that is free: nothing reads, and nothing overwrites, what lies there."""
     candidate, number = path.with_name(f"{path.name}.aside"), 1

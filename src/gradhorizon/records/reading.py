@@ -49,7 +49,7 @@ def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
     Raises:
         RecordsError: a file of it is missing or damaged, is not what was committed, or was written by another version.
     """
-    table = _member_table(member, name)
+    table = read_member_rows(member, name)
     return None if table is None else table.to_pandas()
 
 
@@ -93,7 +93,16 @@ def _committed(member: Path) -> Iterator[tuple[str, Entry]]:
             yield from ((path.relative_to(member).as_posix(), Entry.of(read_listed(path, None))) for path in files)
 
 
-def _member_table(member: Path, name: str) -> pa.Table | None:
+def read_member_rows(member: Path, name: str) -> pa.Table | None:
+    """What `read_member_table` returns, as an Arrow table.
+
+    Args:
+        member: the member's folder.
+        name: the table's name.
+
+    Raises:
+        RecordsError: as there.
+    """
     schema = METRICS.schema if name == METRICS.name else None
     for _ in range(_LOOKS):
         listing = listing_of(member)
@@ -159,7 +168,7 @@ class Runs:
             AbsentTableError: no member recorded it.
             RecordsError: they recorded it with different columns.
         """
-        found = {Path(folder): _member_table(Path(folder), name) for folder in self.members["folder"]}
+        found = {Path(folder): read_member_rows(Path(folder), name) for folder in self.members["folder"]}
         present = {folder: table for folder, table in found.items() if table is not None}
         if not present:
             raise AbsentTableError(f"no run recorded `{name}`; {remedy([name])}")
