@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import harness, instrument, long_sequence, loop, probe, throughput, unroll
+from benchmarks import harness, instrument, long_sequence, loop, probe, records, throughput, unroll
 from benchmarks.table import command_line, markdown, surroundings
 
 BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
     "probe": probe.measure,
     "instrument": instrument.measure,
     "harness": harness.measure,
+    "records": records.measure,
     "throughput": throughput.measure,
     "long_sequence": long_sequence.measure,
 }

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import all as every_benchmark
-from benchmarks import harness, instrument, long_sequence, loop, probe, throughput, unroll
+from benchmarks import harness, instrument, long_sequence, loop, probe, records, throughput, unroll
 from benchmarks.table import COLUMNS, Result, as_table, markdown
 from benchmarks.timing import Spread, interleaved, ratio, spread
 from gradhorizon.cells.diagonal_linear import DiagonalLinear
@@ -30,6 +30,7 @@ TINY_RUN = (
 )  # fmt: skip
 TOY: dict[str, Callable[[], pd.DataFrame]] = {
     "unroll": partial(unroll.measure, rounds=1, loop_rounds=1, sizes=((6, 2, 3),)),
+    "records": partial(records.measure, rounds=1, num_members=5, hidden_size=3),
     "loop": partial(loop.measure, rounds=1, hidden_size=3, settings=((GRU, 6), (DiagonalLinear, 6))),
     "probe": partial(probe.measure, rounds=1, seq_len=6, batch_size=2, hidden_size=3),
     "instrument": partial(
