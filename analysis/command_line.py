@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.cohort import Cohort, absence, read_cohort
+from gradhorizon.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
 
 
@@ -63,6 +64,7 @@ def run(
     """
     options = parse(description, arguments)
     try:
+        refuse_unfit(options.out)
         cohort = read_cohort(options.folders, is_partial=options.is_partial)
         paths = write(cohort, options.out)
         absent = absence(cohort, tables)
