@@ -9,6 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,17 @@ def is_crowded(table: pd.DataFrame) -> bool:
     return int(table["series"].nunique()) > MOST_NAMED
 
 
-def unnamed(table: pd.DataFrame) -> str:
-    """Sentence that says why no series of `table` is named; empty if they are."""
+def unnamed(table: pd.DataFrame, without: str = "names, markers and bands") -> str:
+    """Sentence that says why no series of `table` is named; empty if they are.
+
+    Args:
+        table: what is drawn (column series).
+        without: what is left out.
+    """
     if not is_crowded(table):
         return ""
     return (
-        f" {table['series'].nunique()} series, too many to tell apart here, so without names, markers and bands: "
+        f" {table['series'].nunique()} series, too many to tell apart here, so without {without}: "
         f"report.html draws them in panels of {MOST_NAMED}, verdicts.csv lists them."
     )
 
@@ -242,10 +248,13 @@ def save(figures: dict[str, Callable[[], Figure]], folder: Path) -> list[Path]:
                 figure.savefig(buffer, format=kind.lower(), metadata=metadata)
                 write_atomically(buffer.getvalue(), written[-1])
     if strange:
-        print(
-            f"note: the figures' font lacks {len(strange)} of the labels' characters, drawn as boxes", file=sys.stderr
-        )
+        _say_once(f"note: the figures' font lacks {len(strange)} of the labels' characters, drawn as boxes")
     return written
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 @contextmanager
@@ -267,7 +276,7 @@ def stem(*parts: object) -> str:
 
     Where something is replaced or cut, a digest keeps it apart from what would be called the same.
     """
-    text = "-".join(str(part) for part in parts)
+    text = "-".join(str(part) for part in parts).replace(":", "_")  # of a device
     kept = "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in text)
     if kept == text and len(kept.encode()) <= MOST_STEM_BYTES:
         return kept

@@ -40,6 +40,8 @@ from analysis.sparkline import sparklines
 from gradhorizon.records.tables import AbsentTableError
 
 PAGE = Path(__file__).parent / "page"
+LONG_CHARACTERS = 60
+"""Of a label that has to be broken into lines."""
 MOST_PANELS = 60
 """Charts that a browser draws and holds at once."""
 _SECTIONS = (
@@ -79,10 +81,7 @@ def html(cohort: Cohort) -> str:
     is_large = len(cohort.look) > MOST_NAMED or len(specs) > MOST_PANELS
     parts = {
         "coverage": growth.spoken_coverage([growth.MIN_SEEDS]),
-        "style": _file("style.css")
-        + (_file("many.css") if is_large else "")
-        + "\n"
-        + dark_charts(cohort.look["color"]),
+        "style": _style(cohort.look["series"], is_large) + dark_charts(cohort.look["color"]),
         "program": _file("page.js") + _file("many.js" if is_large else "few.js"),
         "bundle": _bundle(),
         "panels": _json([packed(spec) for spec in specs] if is_large else specs),
@@ -155,6 +154,11 @@ def _sections(sections: list[list[Panel]], is_large: bool) -> str:
             number += len(figures)
             blocks.append(f'<h3>{escape(heading)}</h3><div class="charts">{"".join(figures)}</div>')
     return "".join(blocks)
+
+
+def _style(series: pd.Series, is_large: bool) -> str:
+    is_long = int(series.str.len().max()) > LONG_CHARACTERS
+    return "".join([_file("style.css"), _file("many.css") * is_large, _file("long.css") * is_long, "\n"])
 
 
 def _split(panels: list[Panel]) -> str:

@@ -197,7 +197,8 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
         console: where to; the terminal if None.
     """
     console = console or Console(
-        width=min(Console().width, TERMINAL_WIDTH) if Console().is_terminal else TERMINAL_WIDTH
+        width=min(Console().width, TERMINAL_WIDTH) if Console().is_terminal else TERMINAL_WIDTH,
+        emoji=False,
     )
     for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
         console.print(_terminal_table(f"{task}   T = {seq_len}   N = {rows['input_len'].iloc[0]}", rows))
