@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,8 @@ from matplotlib.lines import Line2D
 from tueplots import axes as tueplots_axes
 from tueplots import fontsizes
 
+from gradhorizon.records.files import write_atomically
+
 PANEL_WIDTH_IN = 3.0
 PANEL_HEIGHT_IN = 2.15
 INK = "#222222"
@@ -25,6 +32,12 @@ QUIET = "#6b7280"
 GRID = "#e5e7eb"
 TITLE_IN = 0.32
 LINE_IN = 0.145
+MOST_NAMED = 40
+"""Series that a figure names; beyond, colours and markers come round again, and the legend outgrows the panels."""
+CROWDED: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.7}
+"""Look of a curve among more than `MOST_NAMED`."""
+MOST_CHARACTERS = 72
+MOST_STEM_BYTES = 180
 METADATA = {"PNG": {"Software": None}, "PDF": {"CreationDate": None, "ModDate": None}}
 
 
@@ -91,12 +104,34 @@ def panels(num_rows: int, num_columns: int, height_in: float = PANEL_HEIGHT_IN) 
 
 
 def series_handles(table: pd.DataFrame) -> list[Line2D]:
-    """One legend entry per series of `table` (columns series, color, marker), in order of name."""
+    """One legend entry per series of `table` (columns series, color, marker), in order of name; none of too many."""
     look = table[["series", "color", "marker"]].drop_duplicates("series").sort_values("series")
+    if len(look) > MOST_NAMED:
+        return []
     return [
-        Line2D([], [], color=row.color, marker=row.marker, label=escape(row.series), markersize=4.5)  # type: ignore[arg-type]
+        Line2D([], [], color=row.color, marker=row.marker, label=short(row.series), markersize=4.5)  # type: ignore[arg-type]
         for row in look.itertuples()
     ]
+
+
+def is_crowded(table: pd.DataFrame) -> bool:
+    """Whether `table` (column series) has more series than a figure can tell apart."""
+    return int(table["series"].nunique()) > MOST_NAMED
+
+
+def unnamed(table: pd.DataFrame, without: str = "names, markers and bands") -> str:
+    """Sentence that says why no series of `table` is named; empty if they are.
+
+    Args:
+        table: what is drawn (column series).
+        without: what is left out.
+    """
+    if not is_crowded(table):
+        return ""
+    return (
+        f" {table['series'].nunique()} series, too many to tell apart here, so without {without}: "
+        f"report.html draws them in panels of {MOST_NAMED}, verdicts.csv lists them."
+    )
 
 
 def mark(curve: pd.DataFrame) -> dict[str, Any]:
@@ -117,6 +152,13 @@ def escape(label: object) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
+def short(label: object) -> str:
+    """`label` as plain text, without its middle if it is longer than a legend is wide."""
+    text = str(label)
+    is_long = len(text) > MOST_CHARACTERS
+    return escape(f"{text[: MOST_CHARACTERS - 21]}…{text[-20:]}" if is_long else text)
+
+
 def finish(figure: Figure, title: str, legends: Sequence[Sequence[Any]], footnote: str) -> None:
     """Title on top, legends and footnote below the panels, everything placed in inches.
 
@@ -127,7 +169,7 @@ def finish(figure: Figure, title: str, legends: Sequence[Sequence[Any]], footnot
         footnote: what the marks mean; wrapped.
     """
     width_in, panels_in = figure.get_size_inches()
-    lines = textwrap.wrap(escape(footnote), int(width_in * 20.5))
+    lines = textwrap.wrap(footnote, int(width_in * 20.5))
     blocks = [(handles, legend_columns(handles, width_in)) for handles in legends if handles]
     rows = [math.ceil(len(handles) / columns) for handles, columns in blocks]
     footnote_in = LINE_IN * 0.76 * len(lines) + 0.1
@@ -135,14 +177,16 @@ def finish(figure: Figure, title: str, legends: Sequence[Sequence[Any]], footnot
     height_in = panels_in + below_in + TITLE_IN
     figure.set_figheight(height_in)
     _place_panels(figure, width_in, height_in, below_in)
-    figure.text(0.1 / width_in, 1 - 0.1 / height_in, escape(title), fontsize=10, fontweight="bold", va="top")
+    title = title if len(title) <= width_in * 12 else f"{title[: int(width_in * 12) - 1]}…"
+    figure.text(0.1 / width_in, 1 - 0.1 / height_in, title, fontsize=10, fontweight="bold", va="top", parse_math=False)
     top_in = below_in - 0.02
     for (handles, columns), count in zip(blocks, rows, strict=True):
         _add_legend(figure, handles, columns, (0.1 / width_in, top_in / height_in))
         top_in -= LINE_IN * count + 0.05
     figure.text(
-        0.1 / width_in, 0.07 / height_in, "\n".join(lines), fontsize=6, color=QUIET, va="bottom", linespacing=1.3
-    )
+        0.1 / width_in, 0.07 / height_in, "\n".join(lines), fontsize=6, color=QUIET, va="bottom", linespacing=1.3,
+        parse_math=False,
+    )  # fmt: skip
 
 
 def _place_panels(figure: Figure, width_in: float, height_in: float, below_in: float) -> None:
@@ -193,18 +237,48 @@ def save(figures: dict[str, Callable[[], Figure]], folder: Path) -> list[Path]:
     Returns:
         Paths of the PNG and PDF files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: list[Path] = []
+    strange: set[str] = set()
     for stem, draw in figures.items():
-        with styled():
+        with styled(), _glyphs_noted(strange):
             figure = draw()
             for kind, metadata in METADATA.items():
                 written.append(folder / f"{stem}.{kind.lower()}")
-                figure.savefig(written[-1], metadata=metadata)
+                buffer = BytesIO()
+                figure.savefig(buffer, format=kind.lower(), metadata=metadata)
+                write_atomically(buffer.getvalue(), written[-1])
+    if strange:
+        _say_once(f"note: the figures' font lacks {len(strange)} of the labels' characters, drawn as boxes")
     return written
 
 
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def _glyphs_noted(strange: set[str]) -> Iterator[None]:
+    """Adds what matplotlib warns of once per text, and four times per figure, to `strange`."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in said:
+        text = str(warning.message)
+        if text.startswith("Glyph ") and "missing from" in text:
+            strange.add(text.split()[1])
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def stem(*parts: object) -> str:
-    """A file name's stem from parts, with nothing in it that a shell or a file system would mind."""
-    text = "-".join(str(part) for part in parts)
-    return "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in text)
+    """A file name's stem from parts, with nothing in it that a shell or a file system would mind.
+
+    Where something is replaced or cut, a digest keeps it apart from what would be called the same.
+    """
+    text = "-".join(str(part) for part in parts).replace(":", "_")  # of a device
+    kept = "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in text)
+    if kept == text and len(kept.encode()) <= MOST_STEM_BYTES:
+        return kept
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:6]
+    return f"{kept.encode()[:MOST_STEM_BYTES].decode(errors='ignore')}-{digest}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.naming import series_names
+from analysis.naming import printable, series_names
 from gradhorizon.absent_tables import remedy
 from gradhorizon.records.layout import member_name
 from gradhorizon.records.reading import Runs, read_runs
@@ -53,7 +53,8 @@ class Cohort:
         Raises:
             RecordsError: no member recorded it.
         """
-        return self.runs.table(name).merge(self.members[[*MEMBER, "series"]], on=MEMBER, how="inner")
+        rows = _printable(self.runs.table(name), ["task"])
+        return rows.merge(self.members[[*MEMBER, "series"]], on=MEMBER, how="inner")
 
     def is_recorded(self, name: str) -> bool:
         """Whether any member recorded a table."""
@@ -154,8 +155,16 @@ def open_lines(sweep: SweepLook) -> list[str]:
 
 def with_looks(runs: Runs, sweep: SweepLook) -> Cohort:
     """`runs` with a label, colour and marker for every curve, and what the disk tells of all."""
-    members = runs.members.assign(series=series_names(runs.members))
+    named = _printable(runs.members, ["model", "task"])
+    members = named.assign(series=series_names(named))
     return Cohort(members, runs, _look(members), sweep)
+
+
+def _printable(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    for name in columns:
+        odd = {one: printable(str(one)) for one in table[name].unique() if printable(str(one)) != one}
+        table = table.assign(**{name: table[name].map(lambda one, odd=odd: odd.get(one, one))}) if odd else table
+    return table
 
 
 def _look(members: pd.DataFrame) -> pd.DataFrame:

@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 
 from analysis.cohort import Cohort, absence, read_cohort
+from gradhorizon.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
 
 
@@ -62,12 +64,18 @@ def run(
         arguments: the command line; the process's own if None.
     """
     options = parse(description, arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that knows few characters stops no program
+            stream.reconfigure(errors="backslashreplace")
     try:
+        refuse_unfit(options.out)
         cohort = read_cohort(options.folders, is_partial=options.is_partial)
         paths = write(cohort, options.out)
         absent = absence(cohort, tables)
     except RecordsError as error:
         sys.exit(f"Error: {error}")
+    except UnicodeEncodeError as error:
+        sys.exit(f"Error: a label or the name of a folder is no Unicode text, got {error.object[:80]!a}; rename it")
     if absent:
         print(f"note: {absent}", file=sys.stderr)
     for path in paths:

@@ -29,6 +29,7 @@ from analysis.cohort import CELL, MEMBER, Cohort, records
 from analysis.gradient_profile import left_out
 from analysis.growth import MIN_SEEDS
 from analysis.markdown import noted_table
+from analysis.saving import save_table, save_text
 
 TABLES = ("cost",)
 SETTING = ["device", "precision", "num_threads", "batch_size"]
@@ -285,10 +286,8 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
     """Show the table, write it as cost_scaling.csv and cost_scaling.md, and draw the figures; returns the paths."""
     table = summarise(cohort)
     show(table)
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "cost_scaling.csv", index=False)
-    (out / "cost_scaling.md").write_text(markdown(table), encoding="utf-8")
-    return [out / "cost_scaling.csv", out / "cost_scaling.md", *appearance.save(figures(cohort), out)]
+    tables = [save_table(table, out / "cost_scaling.csv"), save_text(markdown(table), out / "cost_scaling.md")]
+    return [*tables, *appearance.save(figures(cohort), out)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

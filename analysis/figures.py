@@ -41,7 +41,7 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
     table = verdicts.summarise(cohort)
     tables, pages = verdicts.save(table, out), report.write(cohort, out)
     verdicts.show(table)
-    console = Console(width=verdicts.TERMINAL_WIDTH, highlight=False)
+    console = Console(width=verdicts.TERMINAL_WIDTH, highlight=False, emoji=False)
     console.print("What was found", style="bold")
     for sentence in findings(table, provenance.unseen(cohort)):
         console.print(f"• {sentence}", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from analysis.cohort import records
 from analysis.growth import MIN_SEEDS
 
 Row = dict[str, Any]
+MOST_LISTED, FIRST_LISTED = 20, 8
+"""Names of a sentence: with more than the first, so many are named and the others counted."""
 
 
 def findings(table: pd.DataFrame, unseen: Sequence[str] = ()) -> list[str]:
@@ -43,24 +46,29 @@ def _reach(rows: list[Row], stage: str, opening: str) -> str:
     if reached["some"]:
         verb = "does in" if parts else "reaches back over the whole sequence in"
         parts.append(f"{verb} some settings only for {_listed(reached['some'])}")
-    short = [row for row in measured if not row[f"horizon_is_censored_{stage}"] and row["series"] in reached["none"]]
-    if short:
-        named = [f"{model} (after {_span(short, model, stage)} steps)" for model in reached["none"]]
+    if reached["none"]:
+        spans = _spans(measured, stage)
+        named = [f"{model} (after {spans[model]} steps)" for model in reached["none"]]
         parts.append(f"falls under a thousandth for good within the sequence for {_listed(named)}")
     return f"{opening}, the median gradient {'; it '.join(parts)}."
 
 
 def _by_model(rows: list[Row], holds: Callable[[Row], bool]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"all": [], "some": [], "none": []}
-    for model in sorted({row["series"] for row in rows}):
-        answers = [holds(row) for row in rows if row["series"] == model]
+    told: dict[str, list[bool]] = {}
+    for row in rows:
+        told.setdefault(row["series"], []).append(holds(row))
+    for model, answers in sorted(told.items()):
         found["all" if all(answers) else "some" if any(answers) else "none"].append(model)
     return found
 
 
-def _span(rows: list[Row], model: str, stage: str) -> str:
-    horizons = [int(row[f"horizon_{stage}"]) for row in rows if row["series"] == model]
-    return str(min(horizons)) if min(horizons) == max(horizons) else f"{min(horizons)} to {max(horizons)}"
+def _spans(rows: list[Row], stage: str) -> dict[str, str]:
+    horizons: dict[str, list[int]] = {}
+    for row in rows:
+        horizons.setdefault(row["series"], []).append(int(row[f"horizon_{stage}"]))
+    ends = {model: (min(own), max(own)) for model, own in horizons.items()}
+    return {model: str(low) if low == high else f"{low} to {high}" for model, (low, high) in ends.items()}
 
 
 def _solved(rows: list[Row]) -> str:
@@ -73,17 +81,17 @@ def _solved(rows: list[Row]) -> str:
 
 def _solvers(rows: list[Row], task: str) -> str:
     own = [row for row in rows if row["task"] == task]
-    models = sorted({row["series"] for row in own}, key=lambda model: (-_count(own, "num_solved", model), model))
-    counts = [
-        f"{model} ({_count(own, 'num_solved', model)} of {_count(own, 'num_finished', model)} members)"
-        for model in models
-        if _count(own, "num_solved", model)
-    ]
+    solved, finished = _counts(own, "num_solved"), _counts(own, "num_finished")
+    models = sorted(solved, key=lambda model: (-solved[model], model))
+    counts = [f"{model} ({solved[model]} of {finished[model]} members)" for model in models if solved[model]]
     return f"{task} by {_listed(counts) if counts else 'nobody'}"
 
 
-def _count(rows: list[Row], name: str, model: str) -> int:
-    return sum(row[name] for row in rows if row["series"] == model)
+def _counts(rows: list[Row], name: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for row in rows:
+        found[row["series"]] += row[name]
+    return found
 
 
 def _lost(rows: list[Row], unseen: Sequence[str]) -> str:
@@ -118,4 +126,6 @@ def _seeds(row: Row) -> int:
 
 
 def _listed(names: list[str]) -> str:
+    if len(names) > MOST_LISTED:
+        return f"{', '.join(names[:FIRST_LISTED])} and {len(names) - FIRST_LISTED} others"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from gradhorizon.out_folder import refuse_unfit
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.layout import CONFIG, MEMBER_SHEET, RECORDS, RUN_SHEET, table_path
 from gradhorizon.records.listing import FILES, Listing
@@ -84,9 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tables", nargs="+", default=["input_gradients", "metrics"], help="tables to keep")
     options = parser.parse_args(arguments)
     try:
+        refuse_unfit(options.out)
         written = freeze(options.runs, options.tables, options.out)
     except RecordsError as error:
         sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: nothing whole is in {options.out}, remove it: {error.filename}: {error.strerror}")
     print(f"{len(written)} runs frozen in {options.out}")
 
 

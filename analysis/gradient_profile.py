@@ -28,6 +28,7 @@ from gradhorizon.read_ends import NAME, by_read_end, is_bidirectional
 
 TABLES = ("input_gradients",)
 MOST_TICKS = 7
+MOST_LISTED = 40
 SMALLEST_DRAWABLE = 1e-320
 LOWEST_DRAWN = 1e-12
 """Norms below leave the panel: an axis down to 1e-300 would hide what happens around the horizon."""
@@ -97,8 +98,9 @@ def plot(table: pd.DataFrame, ax: Axes) -> None:
     """
     ax.set(yscale="log", ylim=(HORIZON_LEVEL, 1))
     _plot_horizon_line(ax, float(table["lag"].max()))
+    is_crowded = appearance.is_crowded(table)
     for number, (_, curve) in enumerate(table.groupby("series", sort=True)):
-        _plot_curve(curve, ax, number)
+        _plot_curve(curve, ax, number, is_crowded)
     for _, curve in table[table["expected"].notna()].groupby("series", sort=True):
         ax.plot(curve["lag"], curve["expected"], "--", color=curve["color"].iloc[0], linewidth=0.9, zorder=1.5)
 
@@ -108,12 +110,15 @@ def _plot_horizon_line(ax: Axes, last_lag: float) -> None:
     ax.set_xlim(-0.02 * max(last_lag, 1), 1.02 * max(last_lag, 1))
 
 
-def _plot_curve(curve: pd.DataFrame, ax: Axes, number: int) -> None:
+def _plot_curve(curve: pd.DataFrame, ax: Axes, number: int, is_crowded: bool) -> None:
     look, lags = appearance.mark(curve), curve["lag"]
-    low, high = curve["low"].clip(lower=SMALLEST_DRAWABLE), curve["high"]
-    ax.fill_between(lags, low, high, color=look["color"], alpha=0.16, linewidth=0)
-    ax.plot(lags, curve["median"].where(curve["median"] > 0), **look, markersize=4.2,
-            markevery=appearance.sparse(len(curve), number))  # fmt: skip
+    drawn = curve["median"].where(curve["median"] > 0)
+    if is_crowded:
+        ax.plot(lags, drawn, color=look["color"], **appearance.CROWDED)
+    else:
+        low, high = curve["low"].clip(lower=SMALLEST_DRAWABLE), curve["high"]
+        ax.fill_between(lags, low, high, color=look["color"], alpha=0.16, linewidth=0)
+        ax.plot(lags, drawn, **look, markersize=4.2, markevery=appearance.sparse(len(curve), number))
     zeros = lags[curve["median"] == 0]
     floor = zeros.iloc[:: max(len(zeros) // 12, 1)]
     ax.plot(floor, np.full(len(floor), 0.025 + 0.022 * (number % 4)), **look, markersize=3.2, linestyle="none",
@@ -175,7 +180,10 @@ def draw(table: pd.DataFrame, footnote: str) -> Figure:
         ax.set_xlabel(lag_label(table, r"lag $\tau$"), fontsize=7 if table["has_two_ends"].any() else 8)
     title = f"How far back the gradient reaches · {table['task'].iloc[0]}"
     appearance.finish(
-        figure, title, [appearance.series_handles(table), _handles(table)], f"{_legend(table)} {footnote}"
+        figure,
+        title,
+        [appearance.series_handles(table), _handles(table)],
+        f"{_legend(table)}{appearance.unnamed(table)} {footnote}",
     )
     return figure
 
@@ -202,10 +210,12 @@ def _draw_panel(panel: pd.DataFrame, ax: Axes, title: str) -> None:
 
 def _handles(table: pd.DataFrame) -> list[Line2D]:
     known = table[table["assumption"].notna()].drop_duplicates("series").sort_values("series")
+    if len(known) > appearance.MOST_NAMED:
+        known = known.iloc[:0]
     dotted = Line2D([], [], color=appearance.INK, linewidth=0.7, linestyle=(0, (1, 1.5)), label="horizon level, 1/1000")
     return [dotted] + [
         Line2D([], [], color=row.color, linewidth=0.9, linestyle="--",  # type: ignore[arg-type]
-               label=f"theory {appearance.escape(row.series)}: {row.assumption}")
+               label=f"theory {appearance.short(row.series)}: {row.assumption}")
         for row in known.itertuples()
     ]  # fmt: skip
 
@@ -231,14 +241,18 @@ def _legend(table: pd.DataFrame) -> str:
 
 
 def left_out(cohort: Cohort, task: str, seq_len: int | None = None) -> str:
-    """Sentences that list the members of `task` (at one length, if given) that have no end, empty if all have one."""
+    """Sentences that list the members of `task` (at one length, if given) that have no end, empty if all have one.
+
+    Of more than `MOST_LISTED`, the others are counted.
+    """
     parts = []
     for words, everywhere in (("Diverged, so without an end", cohort.diverged), ("Unfinished", cohort.unfinished)):
         members = everywhere[everywhere["task"] == task]
         members = members if seq_len is None else members[members["seq_len"] == seq_len]
         if len(members):
-            named = ", ".join(f"{row.series} T{row.seq_len} seed {row.seed}" for row in members.itertuples())
-            parts.append(f"{words}: {named}.")
+            named = [f"{row.series} T{row.seq_len} seed {row.seed}" for row in members.head(MOST_LISTED).itertuples()]
+            more = len(members) - len(named)
+            parts.append(f"{words}: {', '.join(named)}{f', and {more} more' if more else ''}.")
     return " ".join(parts)
 
 

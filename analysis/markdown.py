@@ -18,4 +18,5 @@ def noted_table(header: Sequence[str], rows: Iterable[Sequence[str]], note: str 
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    escaped = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return escaped.replace("](", "]\\(").replace("][", "]\\[").replace("`", "\\`")

@@ -5,6 +5,7 @@ A run whose model differs from what its shipped label stands for is named with t
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,31 @@ _SHORT = {"learning_rate": "lr"}
 _LOOKS_UP = "hydra.utils.get_"
 _ABSENT = "default"
 _RECORDED = ("hidden_size", "clip_norm", "num_steps")
+
+
+def printable(text: str) -> str:
+    r"""`text` with characters spelled out that no page, file or terminal should be given; quotes if it is blank.
+
+    Spelled out are control characters, lone surrogates, line separators, and marks that turn the direction of what
+    follows.
+
+    Args:
+        text: a label, as a stranger may have written it.
+
+    Example:
+        >>> printable("a\x1b[31mb"), printable("größer")
+        ('a\\u001b[31mb', 'größer')
+    """
+    if not text.strip():
+        return repr(text)
+    return "".join(f"\\u{ord(letter):04x}" if _is_unprintable(letter) else letter for letter in text)
+
+
+def _is_unprintable(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in _TURNING
+
+
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 
 
 def series_names(members: pd.DataFrame) -> pd.Series:
@@ -245,7 +271,7 @@ def _spelled(value: Any) -> str:
         return f"{{{','.join(f'{key}:{_spelled(one)}' for key, one in value.items())}}}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{','.join(map(_spelled, value))}]"
-    return " ".join(str(value).split())
+    return printable(" ".join(str(value).split()))
 
 
 def _number(value: float) -> str:

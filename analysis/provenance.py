@@ -50,7 +50,7 @@ def absent(cohort: Cohort, tables: tuple[str, ...]) -> pd.DataFrame:
     Columns: series, task, seq_len, seed, what.
     """
     parts = [(cohort.diverged, "diverged at step {step:.0f}")]
-    parts += [(cohort.runs.members_without(table), f"no {table} recorded") for table in tables]
+    parts += [(cohort.without(table), f"no {table} recorded") for table in tables]
     rows = _open_rows(cohort)
     for members, words in parts:
         named = members[MEMBER].merge(cohort.members, on=MEMBER)

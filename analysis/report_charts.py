@@ -15,7 +15,8 @@ from analysis.appearance import INK
 from analysis.contrast import DAY_BAND
 from analysis.gradient_profile import LOWEST_DRAWN, lag_label
 from analysis.growth import HORIZON_LEVEL
-from analysis.report_panels import Panel, color, counts, decades, finished, number, rounded, shape, thinned
+from analysis.report_groups import MOST_MARKS, groups, thinned_curves, thinned_profiles
+from analysis.report_panels import MAX_POINTS, Panel, color, counts, decades, finished, number, rounded, shape, thinned
 from analysis.scales import horizon_limits, horizon_ticks, label, length_ticks, rate_scale
 from analysis.stages import STAGES
 from analysis.training_curves import PANELS
@@ -29,22 +30,29 @@ def profile_panels(table: pd.DataFrame) -> Iterator[Panel]:
     Args:
         table: of `analysis.gradient_profile.summarise`.
     """
-    for (task, stage, seq_len), rows in _in_order(table).groupby(
-        ["task", "stage", "seq_len"], sort=True, observed=True
-    ):
-        drawn = rows[rows["lag"].isin(thinned(rows["lag"]))]
-        level = alt.Chart(pd.DataFrame({"level": [HORIZON_LEVEL]})).mark_rule(strokeDash=[2, 3], color=INK)
-        layers = [level.encode(y="level:Q"), *_profile_layers(drawn)]
-        title = f"{stage} · T = {seq_len} (N = {rows['input_len'].iloc[0]} steps) · n = {counts(rows['num_seeds'])}"
-        yield Panel(str(task), title, finished(layers, rows, "lag"))
+    for task, of_task in _in_order(table).groupby("task", sort=True):
+        split = list(groups(of_task, MAX_POINTS + MOST_MARKS))
+        for (stage, seq_len), whole in of_task.groupby(["stage", "seq_len"], sort=True, observed=True):
+            for words, names in split:
+                rows = whole[whole["series"].isin(names)]
+                if len(rows):
+                    yield _profile_panel(str(task), f"{stage} · T = {seq_len}", words, rows, whole)
+
+
+def _profile_panel(task: str, title: str, words: str, rows: pd.DataFrame, whole: pd.DataFrame) -> Panel:
+    drawn, note = thinned_profiles(rows)
+    level = alt.Chart(pd.DataFrame({"level": [HORIZON_LEVEL]})).mark_rule(strokeDash=[2, 3], color=INK)
+    marked = thinned(pd.Series(thinned(rows["lag"])), 9)
+    layers = [level.encode(y="level:Q"), *_profile_layers(drawn, _profile_scale(whole), marked)]
+    said = f"{title} (N = {rows['input_len'].iloc[0]} steps) · n = {counts(rows['num_seeds'])}{words}"
+    return Panel(task, said, finished(layers, rows, "lag"), note)
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(stage=pd.Categorical(table["stage"], STAGES, ordered=True))
 
 
-def _profile_layers(rows: pd.DataFrame) -> list[alt.Chart]:
-    scale = _profile_scale(rows)
+def _profile_layers(rows: pd.DataFrame, scale: alt.Scale, lags: np.ndarray) -> list[alt.Chart]:
     y = alt.Y("median:Q", scale=scale, axis=decades(*scale.domain), title="relative gradient g(τ)")
     x = alt.X("lag:Q", title=lag_label(rows, "lag τ"), scale=alt.Scale(nice=False))
     columns = ["series", "lag", "median", "low", "high"]
@@ -55,7 +63,7 @@ def _profile_layers(rows: pd.DataFrame) -> list[alt.Chart]:
             rows[rows["median"] == 0].assign(floor=LOWEST_DRAWN, norm="exactly 0"), ["series", "lag", "floor", "norm"]
         )
     )
-    marked = alt.Chart(rounded(positive[positive["lag"].isin(thinned(rows["lag"], 9))], columns))
+    marked = alt.Chart(rounded(positive[positive["lag"].isin(lags)], columns))
     expected = rows[rows["expected"].notna()]
     theory = alt.Chart(rounded(expected, ["series", "lag", "expected", "assumption"]))
     return [
@@ -90,11 +98,13 @@ def scaling_panels(table: pd.DataFrame) -> Iterator[Panel]:
         table: of `analysis.sequence_length_scaling.summarise`.
     """
     for task, of_task in _in_order(table).groupby("task", sort=True):
-        for (quantity, title), (stage, rows) in product(
-            _TITLES.items(), of_task.groupby("stage", sort=True, observed=True)
-        ):
-            layers = _scaling_layers(rows, of_task, quantity, title)
-            yield Panel(str(task), f"{title.split(' [')[0]} · {stage}", finished(layers, rows, "seq_len"))
+        split = list(groups(of_task, of_task["seq_len"].nunique()))
+        stages = of_task.groupby("stage", sort=True, observed=True)
+        for (quantity, title), (stage, whole), (words, names) in product(_TITLES.items(), stages, split):
+            rows = whole[whole["series"].isin(names)]
+            if len(rows):
+                layers = _scaling_layers(rows, of_task, quantity, title)
+                yield Panel(str(task), f"{title.split(' [')[0]} · {stage}{words}", finished(layers, rows, "seq_len"))
 
 
 def _scaling_layers(rows: pd.DataFrame, shared: pd.DataFrame, quantity: str, title: str) -> list[alt.Chart]:
@@ -196,23 +206,26 @@ def curve_panels(table: pd.DataFrame) -> Iterator[Panel]:
         table: of `analysis.training_curves.summarise`.
     """
     for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
-        for quantity in [name for name in PANELS if name in set(rows["quantity"])]:
-            panel = rows[rows["quantity"] == quantity]
-            yield Panel(
-                f"{task} · T = {seq_len}", PANELS[quantity], finished(_curve_layers(panel, quantity), panel, "step")
-            )
+        split = list(groups(rows, MAX_POINTS + MOST_MARKS))
+        quantities = [name for name in PANELS if name in set(rows["quantity"])]
+        for quantity, (words, names) in product(quantities, split):
+            whole = rows[rows["quantity"] == quantity]
+            panel = whole[whole["series"].isin(names)]
+            if len(panel):
+                drawn, note = thinned_curves(panel)
+                spec = finished(_curve_layers(drawn, whole, quantity), panel, "step")
+                yield Panel(f"{task} · T = {seq_len}", f"{PANELS[quantity]}{words}", spec, note)
 
 
-def _curve_layers(rows: pd.DataFrame, quantity: str) -> list[alt.Chart]:
-    drawn = pd.concat([curve[curve["step"].isin(thinned(curve["step"]))] for _, curve in rows.groupby("series")])
+def _curve_layers(drawn: pd.DataFrame, whole: pd.DataFrame, quantity: str) -> list[alt.Chart]:
     columns = ["series", "step", "median", "low", "high"]
     base = alt.Chart(rounded(drawn, columns))
     x = alt.X("step:Q", title="optimizer step", axis=alt.Axis(tickCount=6), scale=alt.Scale(nice=False))
-    y = _curve_axis(rows, quantity)
+    y = _curve_axis(whole, quantity)
     return [
-        *_reference_layers(rows, quantity),
-        base.mark_area(opacity=0.1, clip=True).encode(x=x, y="low:Q", y2="high:Q", color=color(rows)),
-        base.mark_line(strokeWidth=1.6, clip=True).encode(x=x, y=y, color=color(rows)),
+        *_reference_layers(drawn, quantity),
+        base.mark_area(opacity=0.1, clip=True).encode(x=x, y="low:Q", y2="high:Q", color=color(drawn)),
+        base.mark_line(strokeWidth=1.6, clip=True).encode(x=x, y=y, color=color(drawn)),
         base.mark_point(size=40, opacity=0).encode(x=x, y=y, tooltip=["series:N", "step:Q", *map(number, columns[2:])]),
     ]
 

@@ -60,11 +60,13 @@ class Panel:
         heading: the block it belongs to, such as the task.
         title: plain text above it.
         spec: Vega-Lite specification.
+        note: what is not drawn; empty if all is.
     """
 
     heading: str
     title: str
     spec: dict[str, Any]
+    note: str = ""
 
 
 def decades(low: float, high: float) -> alt.Axis:

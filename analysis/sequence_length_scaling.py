@@ -176,7 +176,8 @@ def draw(table: pd.DataFrame, footnote: str) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("sequence length T [steps]")
     title = f"Reach against sequence length · {table['task'].iloc[0]}"
-    appearance.finish(figure, title, [appearance.series_handles(table), _MARKS], f"{_legend(table)} {footnote}")
+    said = f"{_legend(table)}{appearance.unnamed(table, 'names')} {footnote}"
+    appearance.finish(figure, title, [appearance.series_handles(table), _MARKS], said)
     return figure
 
 

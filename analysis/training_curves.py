@@ -119,14 +119,22 @@ def plot(table: pd.DataFrame, ax: Axes) -> None:
         table: rows of `summarise` of one panel.
         ax: the panel.
     """
+    is_crowded = appearance.is_crowded(table)
     for number, (_, curve) in enumerate(table.groupby("series", sort=True)):
-        look = appearance.mark(curve)
-        ax.fill_between(curve["step"], curve["low"], curve["high"], color=look["color"], alpha=0.1, linewidth=0)
-        ax.plot(curve["step"], curve["median"], **look, markersize=3.8, linewidth=1.2,
-                markevery=appearance.sparse(len(curve), number))  # fmt: skip
+        _plot_curve(curve, ax, number, is_crowded)
     for name, line in _REFERENCES.items():
         for level in table[name].dropna().unique():
             ax.axhline(level, color=appearance.INK, linewidth=0.8, linestyle=line, zorder=1.5)
+
+
+def _plot_curve(curve: pd.DataFrame, ax: Axes, number: int, is_crowded: bool) -> None:
+    look = appearance.mark(curve)
+    if is_crowded:
+        ax.plot(curve["step"], curve["median"], color=look["color"], **appearance.CROWDED)
+        return
+    ax.fill_between(curve["step"], curve["low"], curve["high"], color=look["color"], alpha=0.1, linewidth=0)
+    ax.plot(curve["step"], curve["median"], **look, markersize=3.8, linewidth=1.2,
+            markevery=appearance.sparse(len(curve), number))  # fmt: skip
 
 
 _REFERENCES = {"chance": (0, (1, 1.5)), "solved_level": (0, (5, 2)), "threshold": (0, (3, 1, 1, 1))}
@@ -169,7 +177,7 @@ def draw(table: pd.DataFrame, solved: pd.DataFrame, footnote: str) -> Figure:
         ax.set_xlabel("optimizer step")
     title = f"Training · {table['task'].iloc[0]}, T = {table['seq_len'].iloc[0]}"
     legends = [appearance.series_handles(table), _handles(table, len(solved) > 0)]
-    appearance.finish(figure, title, legends, f"{_legend(table)} {footnote}")
+    appearance.finish(figure, title, legends, f"{_legend(table)}{appearance.unnamed(table)} {footnote}")
     return figure
 
 

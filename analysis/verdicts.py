@@ -22,6 +22,7 @@ from analysis.cohort import CELL, Cohort, records
 from analysis.gradient_profile import TABLES
 from analysis.growth import MIN_SEEDS
 from analysis.markdown import noted_table
+from analysis.saving import save_table, save_text
 from analysis.stages import STAGES
 
 SHORT = {"at init": "init", "after training": "trained"}
@@ -196,7 +197,8 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
         console: where to; the terminal if None.
     """
     console = console or Console(
-        width=min(Console().width, TERMINAL_WIDTH) if Console().is_terminal else TERMINAL_WIDTH
+        width=min(Console().width, TERMINAL_WIDTH) if Console().is_terminal else TERMINAL_WIDTH,
+        emoji=False,
     )
     for (task, seq_len), rows in table.groupby(["task", "seq_len"], sort=True):
         console.print(_terminal_table(f"{task}   T = {seq_len}   N = {rows['input_len'].iloc[0]}", rows))
@@ -254,10 +256,7 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
 
 def save(table: pd.DataFrame, out: Path) -> list[Path]:
     """Write the table as verdicts.csv (numbers) and verdicts.md (as people read it); returns their paths."""
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "verdicts.csv", index=False)
-    (out / "verdicts.md").write_text(markdown(table), encoding="utf-8")
-    return [out / "verdicts.csv", out / "verdicts.md"]
+    return [save_table(table, out / "verdicts.csv"), save_text(markdown(table), out / "verdicts.md")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -25,9 +25,11 @@ from analysis import command_line, provenance, verdicts
 from analysis.cohort import Cohort, absence, read_cohort
 from analysis.configurations import configuration
 from analysis.findings import findings
+from analysis.saving import save_text
 from analysis.wandb_keys import EmptyPanelError, logged_keys
 from analysis.wandb_panels import Grid, curve_grids, profile_grids, scaling_grids, wr
 from analysis.wandb_text import METHODS, markdown_table, question
+from gradhorizon.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
 
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
@@ -216,10 +218,8 @@ def write(cohort: Cohort, out: Path, entity: str, project: str) -> Path:
         entity: user or team that it would belong to; may be empty.
         project: where it would be saved.
     """
-    out.mkdir(parents=True, exist_ok=True)
     report = build(cohort, Destination(entity, project, is_online=False))
-    (out / FILE_NAME).write_text(as_json(report), encoding="utf-8")
-    return out / FILE_NAME
+    return save_text(as_json(report), out / FILE_NAME)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -236,6 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Save or write the report of the runs named on the command line; what is missing is listed in it, not refused."""
     options = _options(arguments)
     try:
+        if options.offline:
+            refuse_unfit(options.out)
         cohort = read_cohort(options.runs, is_partial=True)
         entity, project = ("", "") if options.project else mirrored_to(cohort)
         entity, project = options.entity or entity, options.project or project

@@ -23,6 +23,7 @@ from analysis import appearance, command_line
 from analysis.cohort import MEMBER, Cohort, records
 from analysis.decay_law import EXPONENTIAL, MIN_EVIDENCE, POWER_LAW, columns, decay_law
 from analysis.growth import MIN_SEEDS, growth_rate, rate_interval, spoken_coverage
+from analysis.saving import save_table
 from analysis.studies.spectra import settings
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.theory import ring_second_moment
@@ -217,7 +218,7 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
     """Write the figure and the table of laws; returns their paths."""
     found = laws(cohort)
     paths = appearance.save({"ring_initialization": partial(draw, summarise(cohort), found)}, out)
-    found.to_csv(out / "ring_initialization.csv", index=False, float_format="%.3g")
+    save_table(found, out / "ring_initialization.csv", float_format="%.3g")
     return [*paths, out / "ring_initialization.csv"]
 
 

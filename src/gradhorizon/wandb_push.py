@@ -29,6 +29,7 @@ from gradhorizon.mirrors import environment
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
 from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
+from gradhorizon.out_folder import refuse_unfit
 from gradhorizon.records.files import read_json
 from gradhorizon.records.layout import CONFIG, LOCK, RUN_SHEET, member_folder, seeds_in
 from gradhorizon.records.tables import RecordsError
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("wandb").propagate = False  # its tracebacks; the words are in the exception
     try:
         options.offline = _is_offline(options)
+        if options.offline:
+            refuse_unfit(options.out)
         folders = find_runs(options.runs)
         failed = [folder for folder in folders if not _is_pushed(folder, options)]
     except LoginError as error:
