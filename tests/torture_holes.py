@@ -34,6 +34,7 @@ class Hole:
         title: what is done, for people.
         do: does it to the copy's folder; returns a word that names what is wrong.
         may_be_ignored: whether readers may leave the thing out with, or without, a word.
+        is_launched: whether a launch can end at the bits of the undisturbed run.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Hole:
     title: str
     do: Callable[[Path], str]
     may_be_ignored: bool = False
+    is_launched: bool = True
 
 
 def holes(specimens: Specimens) -> Iterator[Hole]:
@@ -164,13 +166,15 @@ def _folders(specimens: Specimens, specimen: str) -> Iterator[Hole]:
         yield Hole("a folder", specimen, f"{first}/{name} removed",
                    lambda copy, name=name: _gone(copy / first / name))  # fmt: skip
     yield Hole("a folder", specimen, f"{first} and {second} exchanged", lambda copy: _swapped(copy / first, copy / second))
-    yield Hole("a folder", specimen, f"{second} renamed seed-7", lambda copy: _renamed(copy / second, "seed-7"))
+    yield Hole("a folder", specimen, f"{second} renamed seed-7", lambda copy: _renamed(copy / second, "seed-7"),
+               is_launched=specimen == UNFINISHED)
     yield Hole("a folder", specimen, f"{first} of another run", lambda copy: _replaced(member_folder(other, 0), copy / first))
     for words in (f"{first}.old", f"{first} copy", "archive"):
         yield Hole("a neighbour", specimen, f"{words} beside {first}", may_be_ignored=True,
                    do=lambda copy, words=words: _replaced(copy / first, copy / words))  # fmt: skip
     yield Hole("a folder", specimen, f"{first}/{CHECKPOINT} alone",
-               lambda copy: [_gone(copy / first / RECORDS), _removed(copy / first / MEMBER_SHEET)][0])  # fmt: skip
+               lambda copy: [_gone(copy / first / RECORDS), _removed(copy / first / MEMBER_SHEET)][0],
+               is_launched=specimen == UNFINISHED)  # fmt: skip
     yield Hole("an older version", specimen, f"outcomes of {RUN_SHEET} emptied", lambda copy: _emptied(copy / RUN_SHEET))
 
 
@@ -230,7 +234,7 @@ class Holes:
         chosen = firsts + others[: max(round(share * len(every)) - len(firsts), 0)]
         for hole in chosen:
             _count(self.readers, hole, *self._read(hole))
-        for hole in chosen if launches is None else chosen[:launches]:
+        for hole in [one for one in chosen if one.is_launched][:launches]:
             found = relaunched(self.specimens, hole.specimen, hole.do)
             kind = "same" if found.kind == "silent" and _is_left_alone(hole, found.words) else found.kind
             _count(self.launches, hole, kind, found.words.strip().splitlines()[-1:])

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from gradhorizon.config import ConfigError
-from gradhorizon.records.layout import LOCK, LOG, owner_in
+from gradhorizon.records.layout import CHECKPOINT
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.train import launch
 from tests.runs_on_disk import TINY, all_tables
@@ -62,7 +62,7 @@ def relaunched(specimens: Specimens, specimen: str, disturb: Callable[[Path], st
         if how == "refused":
             return Relaunch("named" if is_named else "unnamed", words)
         found = next((one for one in copy.parent.iterdir() if one.name == copy.name), copy)
-        if specimen == FINISHED and contents(found) != before:
+        if specimen == FINISHED and not before.items() <= contents(found).items():
             return Relaunch("silent", f"a finished run was changed; {words}")
         if not _differs(specimens, specimen, found):
             return Relaunch("named" if is_named else "same", words)
@@ -70,11 +70,11 @@ def relaunched(specimens: Specimens, specimen: str, disturb: Callable[[Path], st
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What lies in a run's folder, logs, locks and claims aside."""
+    """What lies in a run's folder and no launch may change that finds it finished: tables and kept networks."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (LOG, LOCK) and owner_in(path.name) is None
+        if path.is_file() and path.suffix in (".parquet", ".pt") and path.name != CHECKPOINT
     }
 
 

@@ -22,7 +22,7 @@ import torch
 from omegaconf import DictConfig
 
 from analysis import verdicts
-from analysis.cohort import read_cohort
+from analysis.cohort import open_lines, read_cohort
 from gradhorizon.config import ConfigError
 from gradhorizon.ensemble import Member
 from gradhorizon.finished_members import FinishedMember, KeptCheckpoint
@@ -34,6 +34,7 @@ from gradhorizon.records.layout import CONFIG, RECORDS, RUN_SHEET, member_folder
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.repairs import mended
+from gradhorizon.run_state import RunLook
 from gradhorizon.runs import member_state
 from gradhorizon.sweep_state import SweepReader
 from gradhorizon.wandb_push import RecordedRun
@@ -181,7 +182,16 @@ def _quietly(thunk: Thunk) -> Any:
 
 def _status(experiment: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
     """What ``gradhorizon-status`` shows, times of day aside."""
-    yield "all", lambda: [dataclasses.replace(SweepReader([experiment]).read(), at_s=0.0)]
+
+    def read() -> Any:
+        return [_without_times(run) for run in SweepReader([experiment]).read().runs]
+
+    yield "all", read
+
+
+def _without_times(run: RunLook) -> RunLook:
+    members = [dataclasses.replace(member, committed_at_s=None) for member in run.members]
+    return dataclasses.replace(run, members=members, changed_at_s=0.0)
 
 
 def _cohort(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
@@ -189,7 +199,7 @@ def _cohort(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
 
     def read() -> Any:
         cohort = read_cohort([run], is_partial=True)
-        return cohort.members, cohort.runs.chance, cohort.look, cohort.sweep.summary, cohort.sweep.open_members
+        return cohort.members, cohort.runs.chance, cohort.look, cohort.sweep.summary, open_lines(cohort.sweep)
 
     yield "members", read
 
