@@ -15,10 +15,23 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from gradhorizon.records.layout import CONFIG, FAILURE, KEPT, LOCK, LOG, MEMBER_SHEET, OUTPUT, RECORDS, RUN_SHEET, SWEEPS
-from gradhorizon.records.layout import member_folder, owner_path, table_path
+from gradhorizon.records.layout import (
+    CONFIG,
+    FAILURE,
+    KEPT,
+    LOCK,
+    LOG,
+    MEMBER_SHEET,
+    OUTPUT,
+    RECORDS,
+    RUN_SHEET,
+    SWEEPS,
+    member_folder,
+    owner_path,
+    table_path,
+)
 
-SECRET = "a-secret-of-the-environment"
+SECRET = "a-secret-of-the-environment"  # noqa: S105, it is none
 """What an environment variable holds that no program may show."""
 
 ESCAPE = "\x1b[31mred"
@@ -137,7 +150,10 @@ def _targets(target: str, **arguments: Any) -> list[tuple[str, _Change]]:
             for key in place.split(".")[:-1]:
                 node = node.setdefault(key, {})
             known = {"PICKLE": str(pickled), "TOUCH": f"touch {sentinel}", "PYTHON": f"open({str(sentinel)!r}, 'w')"}
-            node[place.split(".")[-1]] = {"_target_": target, **{k: known.get(v, v) for k, v in arguments.items()}}
+            node[place.rsplit(".", maxsplit=1)[-1]] = {
+                "_target_": target,
+                **{key: known.get(str(value), value) for key, value in arguments.items()},
+            }
 
         return _edited(CONFIG, edit)
 
@@ -147,7 +163,9 @@ def _targets(target: str, **arguments: Any) -> list[tuple[str, _Change]]:
 
 def _pickled_checkpoint(run: Path, outside: Path) -> None:
     for name in ("init.pt", "last.pt"):
-        torch.save({"network": Payload(sentinel_of(outside)), "step": 0, "phase": "init"}, member_folder(run, 0) / KEPT / name)
+        torch.save(
+            {"network": Payload(sentinel_of(outside)), "step": 0, "phase": "init"}, member_folder(run, 0) / KEPT / name
+        )
 
 
 def _pickled_metadata(run: Path, outside: Path) -> None:
@@ -207,7 +225,7 @@ def collection() -> dict[str, list[tuple[str, _Change]]]:
             *_targets("pandas.read_pickle", filepath_or_buffer="PICKLE"),
             *_targets("torch.load", f="PICKLE", weights_only=False),
             *_targets("os.system", command="TOUCH"),
-            *_targets("builtins.exec", source="PYTHON", _args_=["PYTHON"]),
+            *_targets("builtins.exec", source="PYTHON"),
             ("YAML that makes objects", _content(CONFIG, b"a: !!python/object/apply:os.system ['touch executed']\n")),
             ("pickles in checkpoints", _pickled_checkpoint),
             ("a pickle in a table's metadata", _pickled_metadata),
@@ -238,7 +256,8 @@ def collection() -> dict[str, list[tuple[str, _Change]]]:
         "many or odd seeds": [
             ("10 000 members", _many_seeds), ("members beyond any seed", _huge_seeds),
             *((f"seeds {words}", _set(RUN_SHEET, "launches", [{"seeds": seeds}])) for words, seeds in (
-                ("as words", ["a"]), ("negative", [-1]), ("beyond", [10**300]), ("of nothing", None), ("by thousands", [*range(10_000)]),
+                ("as words", ["a"]), ("negative", [-1]), ("beyond", [10**300]), ("of nothing", None),
+                ("by thousands", [*range(10_000)]),
                 ("infinite", [float("inf")]), ("as floats", [0.5]))),
         ],
         "names": [

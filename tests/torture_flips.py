@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gradhorizon.records.layout import CHECKPOINT, SWEEPS, owner_in, seed_in
-from tests.torture_readers import Outcome, Reader, outcomes, readers_of
+from tests.torture_outcomes import Outcome, Reader, outcomes
+from tests.torture_readers import readers_of
 from tests.torture_specimens import EXPERIMENT, KINDS, SEEDS, Specimens, quiet
 
 WAYS = ("bit", "bit", "bit", "bit", "burst", "sector", "cut", "appended", "older")
@@ -23,7 +24,7 @@ WAYS = ("bit", "bit", "bit", "bit", "burst", "sector", "cut", "appended", "older
 
 _SECTOR = 512
 _LONGEST_S = 30  # of reading what one flip has left
-_MOST_EXAMPLES = 4
+_MOST_EXAMPLES = 12
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,18 @@ class Row:
     unnamed: int = 0
     tracebacks: int = 0
     examples: list[str] = field(default_factory=list)
+
+    def add(self, said: str, example: str) -> None:
+        """Count what was made of one disturbance.
+
+        Args:
+            said: named, same, silent, unnamed or tracebacks.
+            example: kept for people where that is a failure.
+        """
+        self.flips += 1
+        setattr(self, said, getattr(self, said) + 1)
+        if said in ("silent", "unnamed", "tracebacks") and len(self.examples) < _MOST_EXAMPLES:
+            self.examples.append(f"{said}: {' '.join(example.split())}")
 
     @property
     def has_failed(self) -> bool:
@@ -157,7 +170,9 @@ class Flips:
         readers: instead of those of the programs; by kind of file.
     """
 
-    def __init__(self, specimens: Specimens, seed: int = 0, readers: dict[str, dict[str, Reader]] | None = None) -> None:
+    def __init__(
+        self, specimens: Specimens, seed: int = 0, readers: dict[str, dict[str, Reader]] | None = None
+    ) -> None:
         self.specimens = specimens
         self.seed = seed
         self.readers = readers or {kind: readers_of(kind) for kind in KINDS}
@@ -209,11 +224,7 @@ class Flips:
                 path.write_bytes(content)
 
     def _count(self, kind: str, said: str, example: str) -> None:
-        row = self.rows[kind]
-        row.flips += 1
-        setattr(row, said, getattr(row, said) + 1)
-        if said in ("silent", "unnamed", "tracebacks") and len(row.examples) < _MOST_EXAMPLES * 3:
-            row.examples.append(f"{kind}: {said}: {example}")
+        self.rows[kind].add(said, f"{kind}: {example}")
 
     def places(self, kind: str) -> dict[str, Path]:
         """The folders that the readers of a kind of file are shown."""
@@ -247,4 +258,3 @@ def quiet_readers() -> None:
     quiet()
     logging.disable(logging.NOTSET)
     warnings.simplefilter("ignore")
-

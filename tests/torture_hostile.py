@@ -26,7 +26,7 @@ from tests.hostile_runs import ESCAPE, SECRET, collection, sentinel_of
 from tests.torture_specimens import FINISHED, OWN, UNFINISHED, Specimens, configuration
 
 _LONGEST_CPU_S = 10
-_LONGEST_S = 40.0  # on a machine that does other things, too; who waits for a pipe uses no processor
+_LONGEST_S = 20.0  # on a machine that does other things, too; who waits for a pipe uses no processor
 _MOST_MEMORY = 4 * 2**30
 _LONGEST_WORDS = 100_000
 
@@ -35,7 +35,7 @@ Program = Callable[[Path, Path, str], object]
 
 def _optional_verify(root: Path, _: Path, __: str) -> object:
     try:
-        from gradhorizon import verify  # type: ignore[attr-defined] # noqa: PLC0415
+        from gradhorizon import verify  # noqa: PLC0415
     except ImportError:
         return None
     return verify.main([str(root)])

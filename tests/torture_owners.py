@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class Owners:
         with self._runs_dir() as root:
             delays = [self.dice.uniform(0, 0.3) for _ in range(number)]
             children = [
-                _forked(root, f"launch-{seed}", [f"seed={seed}", "num_seeds=1"], lambda delay=delay: time.sleep(delay))
+                _forked(root, f"launch-{seed}", [f"seed={seed}", "num_seeds=1"], partial(time.sleep, delay))
                 for seed, delay in enumerate(delays)
             ]
             for child in children:

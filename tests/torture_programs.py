@@ -23,7 +23,7 @@ from gradhorizon.records.layout import CHECKPOINT
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.train import launch
 from tests.runs_on_disk import TINY, all_tables
-from tests.torture_readers import digest
+from tests.torture_outcomes import digest
 from tests.torture_specimens import FINISHED, OWN, SEEDS, SMALL, Specimens, configuration, networks
 
 _LONGEST_S = 300
@@ -87,7 +87,8 @@ def _differs(specimens: Specimens, specimen: str, run: Path) -> bool:
         return True
     expected = specimens.expected[specimen]
     return any(
-        found[seed].keys() != tables.keys() or any(rows_differing(one, found[seed][name]) for name, one in tables.items())
+        found[seed].keys() != tables.keys()
+        or any(rows_differing(one, found[seed][name]) for name, one in tables.items())
         for seed, tables in expected.items()
     )
 

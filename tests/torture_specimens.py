@@ -225,7 +225,7 @@ def _killed_after_commits() -> None:
         if Path(os.fsdecode(target)).name == MEMBER_SHEET and next(count) == _COMMITS:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    os.replace = replace
+    os.replace = replace  # type: ignore[assignment]
 
 
 def _broken_at_its_second_step() -> None:
@@ -263,7 +263,7 @@ def _older_kept(root: Path, older: Path) -> Iterator[None]:
             shutil.copy2(path, kept.with_name(f"{kept.name}.{len(list(kept.parent.glob(f'{kept.name}.*')))}"))
         original(source, target, **options)
 
-    os.replace = replace
+    os.replace = replace  # type: ignore[assignment]
     try:
         yield
     finally:
