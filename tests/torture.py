@@ -74,7 +74,7 @@ def kills(folder: Path, options: argparse.Namespace) -> Chapter:
     complaints = [words for tally in found.tallies.values() for words in (*tally.complaints, *tally.unsaid)]
     complaints += [f"{phase}: rows differ" for phase, tally in found.tallies.items() if tally.differing]
     without = (
-        f" Left out, since no launch of this version does so: {', '.join(found.left_out)}." if found.left_out else ""
+        f"\n\nLeft out, since no launch of this version does so: {', '.join(found.left_out)}." if found.left_out else ""
     )
     return Chapter("Kills, and what they cost", KILLS.format(members=len(SEEDS), again=MOST_KILLS) + without,
                    report(found.tallies), complaints)  # fmt: skip
@@ -178,8 +178,8 @@ Each file of a finished run and of an unfinished one, in turn, is removed, doubl
 as a valid file with other rows; folders are renamed and exchanged. Columns as under *Flips*."""
 HOSTILE = """\
 Folders as a stranger could hand them over, before every program and a launch. *Executed* counts sentinels that
-appeared, *changed* files outside the run that are no longer as they were, *too long* more than 10 s of processor or an endless
-wait, *shown* control characters, scripts or secrets that came through."""
+appeared, *changed* files outside the run that are no longer as they were, *too long* more than 10 s of processor or an
+endless wait, *shown* control characters, scripts or secrets that came through."""
 OWNERS = """\
 A launch is stopped with `SIGSTOP` for longer than its claim lives, another one takes over and finishes, and the first
 is woken: not a byte below the run may change. Launches of different seeds of one run at once keep each other's entries,

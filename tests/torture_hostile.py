@@ -23,7 +23,7 @@ from gradhorizon.config import ConfigError
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.train import launch
 from tests.hostile_runs import ESCAPE, SECRET, collection, sentinel_of
-from tests.torture_specimens import FINISHED, OWN, UNFINISHED, Specimens, configuration
+from tests.torture_specimens import FINISHED, OWN, UNFINISHED, Specimens, configuration, heard
 
 _LONGEST_CPU_S = 10
 _LONGEST_S = 20.0  # on a machine that does other things, too; who waits for a pipe uses no processor
@@ -171,9 +171,7 @@ def _call(program: Callable[[], object], folder: Path, output: Path) -> None:
     try:
         os.chdir(folder)
         os.environ.update(TORTURE_SECRET=SECRET, WANDB_MODE="offline", WANDB_SILENT="true")
-        with output.open("w", encoding="utf-8") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        heard(output)
         warnings.simplefilter("ignore")
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
         resource.setrlimit(resource.RLIMIT_CPU, (_LONGEST_CPU_S, _LONGEST_CPU_S))

@@ -25,7 +25,7 @@ from gradhorizon.train import launch
 from gradhorizon.training import EnsembleModule
 from tests.runs_on_disk import all_tables
 from tests.torture_programs import rows_differing
-from tests.torture_specimens import EXPERIMENT, configuration
+from tests.torture_specimens import EXPERIMENT, configuration, heard
 
 _SILENCE_S, _HEARTBEAT_S = 0.6, 0.1
 _PATIENCE_S = 120.0
@@ -162,9 +162,7 @@ def _forked(root: Path, name: str, overrides: list[str], prepare: Callable[[], o
     if child:
         return child
     try:
-        with (root / f"{name}.said").open("w", encoding="utf-8") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        heard(root / f"{name}.said")
         logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
         claims.SILENCE_S, claims.HEARTBEAT_S = _SILENCE_S, _HEARTBEAT_S
         prepare()

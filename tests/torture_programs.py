@@ -24,7 +24,7 @@ from gradhorizon.records.tables import RecordsError
 from gradhorizon.train import launch
 from tests.runs_on_disk import TINY, all_tables
 from tests.torture_outcomes import digest
-from tests.torture_specimens import FINISHED, OWN, SEEDS, SMALL, Specimens, configuration, networks
+from tests.torture_specimens import FINISHED, OWN, SEEDS, SMALL, Specimens, configuration, heard, networks
 
 _LONGEST_S = 300
 _EXIT_CODES = (0, 1, 75)
@@ -109,9 +109,7 @@ def _launched(folder: Path, *overrides: str) -> tuple[str, str]:
 
 
 def _launch_and_tell(folder: Path, output: Path, overrides: tuple[str, ...]) -> None:
-    with output.open("w", encoding="utf-8") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    heard(output)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
     how = "broken"
     try:

@@ -209,6 +209,14 @@ def _ended(root: Path, specimen: str, prepare: Callable[[], None]) -> Path:
     return next(path for path in (root / EXPERIMENT).iterdir() if path not in before and path.name != SWEEPS)
 
 
+def heard(output: Path) -> None:
+    """Let all that this process, a forked one, shows go to a file from now on."""
+    file = output.open("w", encoding="utf-8", buffering=1)
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = file
+
+
 def quiet() -> None:
     """Let this process, a forked one, say nothing."""
     logging.disable(logging.CRITICAL)
