@@ -66,8 +66,9 @@ bench: $(RUNTIME) ## measure what the program itself costs, as ratios
 	@$(RUN) -m benchmarks.all
 
 .PHONY: torture
-torture: $(DEV) ## kill a run 200 times and compose 2000 configurations, and write docs/torture.md (half an hour)
-	@$(RUN) -m tests.torture --kills 200 --out docs/torture.md
+torture: $(DEV) ## kill, flip, tear, exchange and hand over runs, as CI does a little of it, and write docs/torture.md (two hours)
+	@$(RUN) -m tests.torture --kills 200 --flips 10000 --relaunches 200 --samples 20 --share 1 --hole-launches 300 --rounds 20 \
+		--out docs/torture.md
 	@$(RUN) -m tests.fuzz --examples 2000
 
 .PHONY: survival

@@ -1,0 +1,220 @@
+"""Every program that reads runs, called in this process, and what it reads of a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+
+from analysis import verdicts
+from analysis.cohort import open_lines, read_cohort
+from gradhorizon.ensemble import Member
+from gradhorizon.finished_members import FinishedMember, KeptCheckpoint
+from gradhorizon.late_measurement import FinishedRun
+from gradhorizon.measure import composed
+from gradhorizon.mirrors.recorded import recorded_scalars
+from gradhorizon.records.files import files_of
+from gradhorizon.records.layout import CONFIG, RECORDS, RUN_SHEET, member_folder, seeds_in, table_in
+from gradhorizon.records.reading import read_runs
+from gradhorizon.records.tables import RecordsError
+from gradhorizon.repairs import mended
+from gradhorizon.run_state import RunLook
+from gradhorizon.runs import member_state
+from gradhorizon.sweep_state import SweepReader
+from gradhorizon.wandb_push import RecordedRun
+from tests.torture_outcomes import Reader, Thunk
+
+SKIPPED = "unfinished, skipped"
+"""What is said of a member that is not measured, since its sheet does not call it finished."""
+
+_LEAD = ("experiment", "run", "model", "task", "seq_len", "input_len")
+
+
+def _tables(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
+    """``read_runs``, and every table that is there."""
+    yield "members", lambda: dataclasses.astuple(read_runs([run]))
+    runs = _quietly(lambda: read_runs([run]))
+    for name in _table_names(run) if runs is not None else ():
+        yield name, partial(runs.table, name)
+
+
+def _table_names(run: Path) -> list[str]:
+    found = {
+        table_in(path.name) or path.name
+        for seed in seeds_in(run)
+        for path in (member_folder(run, seed) / RECORDS).glob("*")
+        if path.is_dir() or table_in(path.name)
+    }
+    return sorted(found)
+
+
+def _quietly(thunk: Thunk) -> Any:
+    logging.disable(logging.CRITICAL)
+    try:
+        return thunk()
+    except Exception:  # noqa: BLE001, it was told by the thing before
+        return None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _status(experiment: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
+    """What ``gradhorizon-status`` shows, times of day aside."""
+
+    def read() -> Any:
+        return [_without_times(run) for run in SweepReader([experiment]).read().runs]
+
+    yield "all", read
+
+
+def _without_times(run: RunLook) -> RunLook:
+    members = [dataclasses.replace(member, committed_at_s=None) for member in run.members]
+    return dataclasses.replace(run, members=members, changed_at_s=0.0)
+
+
+def _cohort(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
+    """What figures and report draw upon."""
+
+    def read() -> Any:
+        cohort = read_cohort([run], is_partial=True)
+        return cohort.members, cohort.runs.chance, cohort.look, cohort.sweep.summary, open_lines(cohort.sweep)
+
+    yield "members", read
+
+
+def _verdicts(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
+    """The verdict table."""
+    yield "table", lambda: verdicts.summarise(read_cohort([run], is_partial=True))
+
+
+@cache
+def _chosen() -> DictConfig:
+    return composed(["measurement=lyapunov_spectrum", "measurement.lyapunov_spectrum.num_exponents=2"])
+
+
+@lru_cache(maxsize=1)
+def _finished_run(run: Path, *_: bytes) -> FinishedRun:
+    """The run, built anew whenever its configuration or its sheet are others."""
+    return FinishedRun(run, _chosen())
+
+
+def _measure(run: Path, seeds: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
+    """What ``gradhorizon-measure`` builds of a run, and the networks that it kept."""
+
+    def built() -> FinishedRun:
+        return _finished_run(run, (run / CONFIG).read_bytes(), (run / RUN_SHEET).read_bytes())
+
+    def told() -> Any:
+        found = built()
+        return vars(found.run), {name: found.sheet.get(name) for name in _LEAD}, found.trained_with
+
+    yield "configuration", told
+    finished = _quietly(built)
+    for seed in seeds if finished is not None else ():
+        yield f"seed {seed} is there", partial(_whether_finished, run, seed)
+        if _quietly(partial(_whether_finished, run, seed)) != "finished":
+            continue
+        member = FinishedMember(run, seed, finished.run)
+        yield f"seed {seed}", partial(_kept, member)
+        network = Member(0, finished.parts.build_network).network
+        for checkpoint in _quietly(member.checkpoints) or ():
+            yield f"seed {seed}, {checkpoint.path.name}", partial(_restored, checkpoint, network)
+
+
+def _whether_finished(run: Path, seed: int) -> str:
+    return "finished" if member_state(run, seed).status == "finished" else SKIPPED
+
+
+def _kept(member: FinishedMember) -> Any:
+    return member.outcome, member.checkpoints(), member.launch
+
+
+def _restored(checkpoint: KeptCheckpoint, network: torch.nn.Module) -> Any:
+    checkpoint.restore(network)
+    return dict(network.state_dict())
+
+
+def _push(run: Path, seeds: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
+    """What ``gradhorizon-wandb-push`` tells W&B."""
+    yield "run", lambda: RecordedRun.read(run)
+    for seed in seeds:
+        yield f"scalars of seed {seed}", partial(recorded_scalars, run, [seed])
+
+
+def _resume(run: Path, seeds: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
+    """What a launch goes on from: the checkpoint, and the records up to there."""
+    for seed in seeds:
+        yield f"seed {seed}", partial(_mended, run, seed)
+
+
+def _mended(run: Path, seed: int) -> Any:
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / run.name / member_folder(run, seed).name
+        shutil.copytree(member_folder(run, seed), copy)
+        checkpoint, _ = mended(copy, {}, ())
+        if checkpoint is None:
+            return "trained from its start"
+        found = [(name, files_of(copy, name)) for name in _table_names(copy.parent)]
+        rows = [(name, [pd.read_parquet(path, partitioning=None) for path in paths]) for name, paths in found]
+        return checkpoint, rows
+
+
+def _verify(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
+    """``gradhorizon-verify``, where there is one."""
+    try:
+        program = importlib.import_module("gradhorizon.verify")
+    except ImportError:
+        return
+
+    def verified() -> str:
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+            if program.main([str(run)]):
+                raise RecordsError(shown.getvalue())
+        return "verified"
+
+    yield "all", verified
+
+
+READERS: dict[str, Reader] = {
+    "tables": _tables, "status": _status, "cohort": _cohort, "measure": _measure, "push": _push, "resume": _resume,
+    "verify": _verify, "verdicts": _verdicts,
+}  # fmt: skip
+"""Program -> the things that it reads, each with how."""
+
+_OF_SHEETS = ("tables", "status", "cohort", "measure", "push", "verify")
+
+
+def readers_of(kind: str) -> dict[str, Reader]:
+    """The readers of one kind of file: those that never open it would only cost time.
+
+    Args:
+        kind: of `tests.torture_specimens.KINDS`.
+    """
+    if kind.endswith(".pt"):
+        names: tuple[str, ...] = ("resume", "verify") if kind == "checkpoint.pt" else ("measure", "verify")
+    elif "table" in kind:
+        names = ("tables", "push", "verify", *(("resume",) if kind.startswith("part") else ()))
+    elif kind.endswith("unfinished"):
+        names = (*_OF_SHEETS[:3], "push", *(("resume",) if kind.startswith("member") else ()), "verify")
+    elif kind.startswith("sweeps"):
+        names = ("status",)
+    elif kind == "config.yaml":
+        names = ("measure", "push", "verify")
+    elif kind in (".owner-….json", "failed.json", "log.txt"):
+        names = ("status", "cohort")
+    else:
+        names = _OF_SHEETS
+    return {name: READERS[name] for name in names}
