@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,11 @@ class Cohort:
     def without(self, name: str) -> pd.DataFrame:
         """Members that did not record a table."""
         return self.runs.members_without(name)
+
+    @cached_property
+    def digest(self) -> str:
+        """What stands for all records that are drawn."""
+        return self.runs.digest
 
     @property
     def diverged(self) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from analysis.cohort import CELL, MEMBER, Cohort, records
 from analysis.gradient_profile import left_out
 from analysis.growth import MIN_SEEDS
 from analysis.markdown import noted_table
-from analysis.saving import save_table, save_text
+from analysis.saving import origin, save_table, save_text
 
 TABLES = ("cost",)
 SETTING = ["device", "precision", "num_threads", "batch_size"]
@@ -286,7 +286,8 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
     """Show the table, write it as cost_scaling.csv and cost_scaling.md, and draw the figures; returns the paths."""
     table = summarise(cohort)
     show(table)
-    tables = [save_table(table, out / "cost_scaling.csv"), save_text(markdown(table), out / "cost_scaling.md")]
+    text = f"{markdown(table)}\n{origin(cohort.digest)}\n"
+    tables = [save_table(table, out / "cost_scaling.csv", cohort.digest), save_text(text, out / "cost_scaling.md")]
     return [*tables, *appearance.save(figures(cohort), out)]
 
 

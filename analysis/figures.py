@@ -39,7 +39,7 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
         with suppress(AbsentTableError):  # which `analysis.command_line` says once, for all
             drawn += module.write(cohort, out)
     table = verdicts.summarise(cohort)
-    tables, pages = verdicts.save(table, out), report.write(cohort, out)
+    tables, pages = verdicts.save(table, out, cohort.digest), report.write(cohort, out)
     verdicts.show(table)
     console = Console(width=verdicts.TERMINAL_WIDTH, highlight=False, emoji=False)
     console.print("What was found", style="bold")

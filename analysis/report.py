@@ -35,7 +35,7 @@ from analysis.report_charts import curve_panels, profile_panels, scaling_panels
 from analysis.report_groups import packed
 from analysis.report_panels import Panel
 from analysis.report_tables import absent, count, origins, verdict_tables
-from analysis.saving import save_text
+from analysis.saving import origin, save_text
 from analysis.sparkline import sparklines
 from gradhorizon.records.tables import AbsentTableError
 
@@ -92,7 +92,7 @@ def html(cohort: Cohort) -> str:
         "sections": _sections(sections, is_large),
         "absent": absent(cohort),
         "provenance": origins(cohort),
-        "drawn_from": "",
+        "drawn_from": f" {escape(origin(cohort.digest))}",
     }
     return Template(_file("page.html")).substitute(parts)
 

@@ -20,12 +20,24 @@ def save_text(text: str, path: Path) -> Path:
     return path
 
 
-def save_table(table: pd.DataFrame, path: Path, float_format: str | None = None) -> Path:
-    """Write a CSV file; returns its path.
+def save_table(table: pd.DataFrame, path: Path, digest: str, float_format: str | None = None) -> Path:
+    """Write a CSV file, whose last column is the digest of the records; returns its path.
+
+    The digest is marked as such: some sixteen hexadecimal digits are a number to those who read CSV.
 
     Args:
         table: its rows; the index is left out.
         path: overwritten; its folder is made if need be.
+        digest: of the records that it was made of.
         float_format: how numbers are written; in full if None.
     """
-    return save_text(table.to_csv(index=False, float_format=float_format), path)
+    return save_text(table.assign(records_digest=f"sha256:{digest}").to_csv(index=False, float_format=float_format), path)
+
+
+def origin(digest: str) -> str:
+    """One line that says what was read.
+
+    Args:
+        digest: of the records.
+    """
+    return f"Drawn from records with digest {digest}, which gradhorizon-verify prints of the same folders."

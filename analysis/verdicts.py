@@ -22,7 +22,7 @@ from analysis.cohort import CELL, Cohort, records
 from analysis.gradient_profile import TABLES
 from analysis.growth import MIN_SEEDS
 from analysis.markdown import noted_table
-from analysis.saving import save_table, save_text
+from analysis.saving import origin, save_table, save_text
 from analysis.stages import STAGES
 
 SHORT = {"at init": "init", "after training": "trained"}
@@ -251,12 +251,19 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
     """Show the table and write it as verdicts.csv and verdicts.md; returns their paths."""
     table = summarise(cohort)
     show(table)
-    return save(table, out)
+    return save(table, out, cohort.digest)
 
 
-def save(table: pd.DataFrame, out: Path) -> list[Path]:
-    """Write the table as verdicts.csv (numbers) and verdicts.md (as people read it); returns their paths."""
-    return [save_table(table, out / "verdicts.csv"), save_text(markdown(table), out / "verdicts.md")]
+def save(table: pd.DataFrame, out: Path, digest: str) -> list[Path]:
+    """Write the table as verdicts.csv (numbers) and verdicts.md (as people read it); returns their paths.
+
+    Args:
+        table: of `summarise`.
+        out: folder to write to.
+        digest: of the records that it was made of.
+    """
+    text = f"{markdown(table)}\n{origin(digest)}\n"
+    return [save_table(table, out / "verdicts.csv", digest), save_text(text, out / "verdicts.md")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

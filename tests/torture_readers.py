@@ -26,7 +26,15 @@ from gradhorizon.late_measurement import FinishedRun
 from gradhorizon.measure import composed
 from gradhorizon.mirrors.recorded import recorded_scalars
 from gradhorizon.records.files import files_of
-from gradhorizon.records.layout import CONFIG, RECORDS, RUN_SHEET, member_folder, seeds_in, table_in
+from gradhorizon.records.layout import (
+    CONFIG,
+    RECORDS,
+    RUN_SHEET,
+    identity_in,
+    member_folder,
+    seeds_in,
+    table_in,
+)
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.repairs import mended
@@ -163,7 +171,7 @@ def _mended(run: Path, seed: int) -> Any:
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / run.name / member_folder(run, seed).name
         shutil.copytree(member_folder(run, seed), copy)
-        checkpoint, _ = mended(copy, {}, ())
+        checkpoint, _ = mended(copy, identity_in(run.name) or "", {}, ())
         if checkpoint is None:
             return "trained from its start"
         found = [(name, files_of(copy, name)) for name in _table_names(copy.parent)]

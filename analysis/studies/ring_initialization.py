@@ -218,7 +218,7 @@ def write(cohort: Cohort, out: Path) -> list[Path]:
     """Write the figure and the table of laws; returns their paths."""
     found = laws(cohort)
     paths = appearance.save({"ring_initialization": partial(draw, summarise(cohort), found)}, out)
-    save_table(found, out / "ring_initialization.csv", float_format="%.3g")
+    save_table(found, out / "ring_initialization.csv", cohort.digest, float_format="%.3g")
     return [*paths, out / "ring_initialization.csv"]
 
 

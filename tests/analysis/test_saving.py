@@ -45,7 +45,7 @@ def test_a_full_disk_is_one_message_and_leaves_the_old_files(tmp_path: Path, mon
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda path: save_text("new", path),
-    "table": lambda path: save_table(pd.DataFrame({"a": [1]}), path),
+    "table": lambda path: save_table(pd.DataFrame({"a": [1]}), path, "0"),
     "figure": lambda path: appearance.save({path.stem: lambda: appearance.panels(1, 1)[0]}, path.parent),
 }
 

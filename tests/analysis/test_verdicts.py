@@ -18,6 +18,8 @@ from analysis.findings import findings
 from tests.analysis.conftest import HOSTILE
 from tests.synthetic_runs import SyntheticRun, exponential
 
+DIGEST = "12345678901234e5"
+
 
 @pytest.fixture(scope="module")
 def table(cohort: Cohort) -> pd.DataFrame:
@@ -80,8 +82,10 @@ def test_markdown_has_as_many_cells_in_every_row_and_no_tags(table: pd.DataFrame
 
 
 def test_csv_reads_back_as_the_table(table: pd.DataFrame, tmp_path: Path) -> None:
-    verdicts.save(table, tmp_path)
+    verdicts.save(table, tmp_path, DIGEST)
     read = pd.read_csv(tmp_path / "verdicts.csv")
+    assert set(read["records_digest"]) == {f"sha256:{DIGEST}"}
+    assert f"digest {DIGEST}" in (tmp_path / "verdicts.md").read_text("utf-8")
     assert read["rate_init"].tolist() == pytest.approx(table["rate_init"].tolist(), rel=1e-12)
 
 
@@ -114,7 +118,7 @@ def test_spoken_law_names_exponent_evidence_or_the_reason(decaying: pd.DataFrame
 def test_not_estimable_is_said_once_wherever_the_table_is_shown(table: pd.DataFrame, tmp_path: Path) -> None:
     stream = io.StringIO()
     verdicts.show(table, Console(file=stream, width=verdicts.TERMINAL_WIDTH))
-    verdicts.save(table, tmp_path)
+    verdicts.save(table, tmp_path, DIGEST)
     assert len(table) > 1
     assert stream.getvalue().count("not estimable (2 seeds, 3 seeds)") == 1
     assert (tmp_path / "verdicts.md").read_text("utf-8").count("not estimable") == 1
