@@ -5,6 +5,7 @@ Imports neither torch nor Hydra, so that reading records is cheap.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
 from gradhorizon.records.files import check_columns, files_of, read_json, read_parts
+from gradhorizon.records.finding import find
 from gradhorizon.records.layout import MEMBER_SHEET, RECORDS, RUN_SHEET, member_folder, seed_in, seeds_in
 from gradhorizon.records.tables import METRICS, AbsentTableError, RecordsError
-from gradhorizon.sweep_state import run_folders
+
+log = logging.getLogger(__name__)
 
 _LOOKS = 20  # at a table that its writer is compacting or setting aside
 
@@ -103,7 +106,13 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     Raises:
         RecordsError: no run there, one member twice, or results of different `results_version`.
     """
-    files = sorted({path.resolve() for folder in folders for path in _run_sheets(Path(folder))})
+    found = find([Path(folder).resolve() for folder in folders])
+    if found.absent:
+        raise RecordsError(f"no run found at {', '.join(map(str, found.absent))}: there is no such folder")
+    found.say_notes()
+    for folder, why in found.unreadable.items():
+        log.warning("note: left out: %s: %s", folder, why)
+    files = sorted(sheet for run in found.runs if (sheet := run / RUN_SHEET).exists())
     if not files:
         raise RecordsError(
             f"no run found at or below {', '.join(map(str, folders))}: expected folders with a {RUN_SHEET}"
@@ -119,10 +128,6 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     table = pd.DataFrame(members)
     _refuse_mixtures(table)
     return Runs(table, pd.DataFrame(chance))
-
-
-def _run_sheets(folder: Path) -> list[Path]:
-    return [sheet for run in run_folders(folder) if (sheet := run / RUN_SHEET).is_file()]
 
 
 def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
@@ -155,4 +160,7 @@ def _refuse_mixtures(members: pd.DataFrame) -> None:
     twice = members[members.duplicated(["identity", "seed"], keep=False)]
     if len(twice):
         folders = ", ".join(twice["folder"].iloc[:4])
-        raise RecordsError(f"one member must not count twice, got the same run and seed in {folders}; pass one of them")
+        raise RecordsError(
+            f"one member must not count twice, got the same run and seed in {folders}; pass one of them, or move "
+            "the others out of the runs folder"
+        )
