@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -139,9 +140,8 @@ def own_sweep(folder: Path, **changes: object) -> DictConfig:
 
 
 def test_what_stands_in_the_configuration_is_what_is_replaced() -> None:
-    assert OmegaConf.to_container(OmegaConf.load(CONF_DIR / "train.yaml").hydra.sweep, resolve=False)["dir"] == (
-        hydra_folder.DEFAULT
-    )
+    own: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "train.yaml"), resolve=False)
+    assert own["hydra"]["sweep"]["dir"] == hydra_folder.DEFAULT
 
 
 @pytest.mark.parametrize("name", ["plain", "it's", "a b=c,d", "\N{SNOWMAN}", "a$b", "${b}"])
@@ -149,7 +149,7 @@ def test_hydras_folder_is_private_told_as_a_path_and_removed(tmp_path: Path, nam
     config = own_sweep(tmp_path / "runs", experiment_name=name.replace("${", "\\${"))
     with hydra_folder.own_hydra_folder(config):
         folder = Path(config.hydra.sweep.dir)
-        (told,) = config.hydra.overrides.hydra
+        (told,) = OmegaConf.to_container(config.hydra.overrides.hydra)  # as Hydra takes it, escaped
         value = OverridesParser.create().parse_override(told).value()
         assert OmegaConf.create({"dir": value})["dir"] == str(folder)
         assert folder.parent == tmp_path / "runs" / name / "sweeps"
