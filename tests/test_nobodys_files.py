@@ -92,7 +92,7 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         **{key: value for key, value in os.environ.items() if key != "TORCHINDUCTOR_CACHE_DIR"},
         "TMPDIR": str(folder / "shared"), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
     }  # fmt: skip
-    command = [sys.executable, "-m", "gradhorizon.train", "-m", *arguments, *FEW]
+    command = [sys.executable, "-m", "gradhorizon.train", "-m", *FEW, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -149,8 +149,8 @@ def test_hydras_folder_is_private_told_as_a_path_and_removed(tmp_path: Path, nam
     config = own_sweep(tmp_path / "runs", experiment_name=name.replace("${", "\\${"))
     with hydra_folder.own_hydra_folder(config):
         folder = Path(config.hydra.sweep.dir)
-        (told,) = OmegaConf.to_container(config.hydra.overrides.hydra)  # as Hydra takes it, escaped
-        value = OverridesParser.create().parse_override(told).value()
+        told: Any = OmegaConf.to_container(config.hydra.overrides.hydra)  # as Hydra takes it, escaped
+        value = OverridesParser.create().parse_override(told[0]).value()
         assert OmegaConf.create({"dir": value})["dir"] == str(folder)
         assert folder.parent == tmp_path / "runs" / name / "sweeps"
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
