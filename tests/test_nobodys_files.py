@@ -8,7 +8,8 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,17 @@ def planted_file(place: Path, victim: Path) -> None:
 PLANTED = [planted_link_to_file, planted_link_to_folder, planted_folder, planted_file]
 
 
-def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A temporary folder with a short name: the path of a socket may be no longer than about a hundred characters."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def sweep(folder: Path, shared: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **{key: value for key, value in os.environ.items() if key != "TORCHINDUCTOR_CACHE_DIR"},
-        "TMPDIR": str(folder / "shared"), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
+        "TMPDIR": str(shared), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
     }  # fmt: skip
     command = [sys.executable, "-m", "gradhorizon.train", "-m", *FEW, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -102,17 +110,15 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ids=lambda one: one if isinstance(one, str) else one.__name__,
 )
 def test_whatever_lies_in_the_shared_temporary_folder_a_sweep_works_and_touches_none_of_it(
-    tmp_path: Path, victim: Path, launcher: str, planted: Callable[[Path, Path], None]
+    tmp_path: Path, shared: Path, victim: Path, launcher: str, planted: Callable[[Path, Path], None]
 ) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
     for place in names_that_can_be_guessed(shared):
         if not os.path.lexists(place):
             planted(place, victim)
     before = {path: path.lstat().st_mtime_ns for path in (*shared.rglob("*"), victim, victim.parent)}
     # Under the basic launcher, which needs no process more, the plan too.
     for plan in (["plan=true"], ["plan=false"]) if launcher == "basic" else (["plan=false"],):
-        done = sweep(tmp_path, f"hydra/launcher={launcher}", "model=rnn_tanh,gru", *plan)
+        done = sweep(tmp_path, shared, f"hydra/launcher={launcher}", "model=rnn_tanh,gru", *plan)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "runs").exists() == (plan == ["plan=false"])
     assert len(list(tmp_path.glob("runs/default/*/run.json"))) == 2
@@ -122,12 +128,11 @@ def test_whatever_lies_in_the_shared_temporary_folder_a_sweep_works_and_touches_
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "local"])
-def test_a_plan_leaves_nothing_behind(tmp_path: Path, launcher: str) -> None:
-    (tmp_path / "shared").mkdir()
-    done = sweep(tmp_path, f"hydra/launcher={launcher}", "model=rnn_tanh,gru", "plan=true")
+def test_a_plan_leaves_nothing_behind(tmp_path: Path, shared: Path, launcher: str) -> None:
+    done = sweep(tmp_path, shared, f"hydra/launcher={launcher}", "model=rnn_tanh,gru", "plan=true")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "runs").exists()
-    assert [path for path in (tmp_path / "shared").iterdir() if "gradhorizon" in path.name] == []
+    assert [path for path in shared.iterdir() if "gradhorizon" in path.name] == []
 
 
 def own_sweep(folder: Path, **changes: object) -> DictConfig:
