@@ -31,7 +31,9 @@ def save_table(table: pd.DataFrame, path: Path, digest: str, float_format: str |
         digest: of the records that it was made of.
         float_format: how numbers are written; in full if None.
     """
-    return save_text(table.assign(records_digest=f"sha256:{digest}").to_csv(index=False, float_format=float_format), path)
+    return save_text(
+        table.assign(records_digest=f"sha256:{digest}").to_csv(index=False, float_format=float_format), path
+    )
 
 
 def origin(digest: str) -> str:

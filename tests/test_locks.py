@@ -21,6 +21,7 @@ from gradhorizon.claims import SILENCE_S, Claim, latest_claim, process_start, th
 from gradhorizon.config import ConfigError
 from gradhorizon.locks import MemberHeldError, check_held, members_locked
 from gradhorizon.recording import MemberFiles
+from gradhorizon.records import safely
 from tests.runs_on_disk import TINY, run
 
 ROOT = Path(__file__).parents[1]
@@ -264,12 +265,21 @@ def test_a_slow_racer_gets_neither_a_number_that_is_taken_nor_one_that_is_surpas
         assert names(folder) == [".owner-000003.json"]
 
 
-def test_a_full_disk_leaves_no_claim(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def fill_the_disk(patch: pytest.MonkeyPatch) -> None:
+    """A disk that takes names, and no content."""
+    written = safely.write_new
 
+    def full(content: bytes, path: Path) -> None:
+        written(b"", path)
+        if content:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    patch.setattr(safely, "write_new", full)
+
+
+def test_a_full_disk_leaves_no_claim(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        fill_the_disk(patch)
         with pytest.raises(ConfigError, match="No space left"):
             lock(folder)
     assert names(folder) == []
@@ -277,12 +287,8 @@ def test_a_full_disk_leaves_no_claim(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_full_disk_does_not_keep_a_member_from_the_next_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, *_: object, **__: object) -> None:
-        path.touch()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with monkeypatch.context() as patch, members_locked(folder, [0]):
-        patch.setattr(Path, "write_text", full)
+        fill_the_disk(patch)
     assert names(folder) == [".owner-000001.json"]
     assert not list(folder.glob("seed-0/.*.tmp"))
     lock(folder)

@@ -428,7 +428,7 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_every_run_is_found_once_however_often_it_is_named(ends_alone: Path) -> None:
-    assert find_runs([str(ends_alone), str(ends_alone.parent), str(ends_alone.parents[1])]) == [ends_alone]
+    assert find_runs([str(ends_alone), str(ends_alone.parent), str(ends_alone.parents[1])]).runs == [ends_alone]
 
 
 def test_configuration_files_of_ones_own_are_found_on_the_search_path(finished: Path, tmp_path: Path) -> None:

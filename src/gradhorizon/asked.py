@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon import failures
+from gradhorizon.records import safely
 from gradhorizon.records.layout import SWEEPS, asked_files, asked_path, failed_before_path
 
 _OF_NO_RUN = ("runs_dir=", "hydra.", "hydra/", "plan=")
@@ -81,7 +82,7 @@ def read_asked(sweeps: Path) -> Iterator[AskedRun]:
     """
     for path in asked_files(sweeps):
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            yield from [_parsed(run) for run in json.loads(path.read_text(encoding="utf-8"))["runs"]]
+            yield from [_parsed(run) for run in json.loads(safely.read_text(path))["runs"]]
 
 
 def _parsed(run: dict[str, Any]) -> AskedRun:

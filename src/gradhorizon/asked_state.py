@@ -51,7 +51,8 @@ def _named(look: RunLook, run: AskedRun) -> RunLook:
 
 def _with_members(look: RunLook, seeds: Iterable[int], failure: Failure | None) -> RunLook:
     known = {member.seed for member in look.members}
-    new = [MemberLook(seed, False, is_missing=failure is None) for seed in seeds if seed not in known]
+    is_missing = failure is None and look.status != "unreadable"  # of which nobody knows what lies there
+    new = [MemberLook(seed, False, is_missing=is_missing) for seed in seeds if seed not in known]
     members = sorted([*look.members, *new], key=lambda member: member.seed)
     if all(member.is_finished for member in members) or look.status not in ("missing", "finished"):
         return replace(look, members=members)

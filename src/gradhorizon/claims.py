@@ -5,7 +5,8 @@ owner dead, creates the one after it, which the file system grants to one proces
 it is the highest. The highest claim is never removed, so numbers only grow, and a process that looked too long ago
 finds its number taken or surpassed. This holds on file systems without any locking, too.
 
-Imports nothing beyond the standard library, so that looking is cheap.
+Imports nothing beyond the standard library, so that looking is cheap. No file is made through a link
+(`gradhorizon.records.safely`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gradhorizon.records import safely
 from gradhorizon.records.layout import clock_path, owner_in, owner_path, unnumbered_owner_path
 
 HEARTBEAT_S = 10.0
@@ -97,7 +99,7 @@ class Claim:
     def beat(self) -> None:
         """Give a sign of life, by the file server's clock; quiet if that cannot be done now."""
         with suppress(OSError):
-            os.utime(self.path)
+            os.utime(self.path, follow_symlinks=False)
 
     def is_latest(self) -> bool:
         """Whether nobody has taken the member over, or away."""
@@ -111,8 +113,8 @@ class Claim:
         try:
             _replace(replace(self, ended_at_s=time.time()))
         except OSError:  # a full disk takes no new file; an empty and ancient claim counts as a dead owner's
-            os.truncate(self.path, 0)
-            os.utime(self.path, (0, 0))
+            safely.empty(self.path)
+            os.utime(self.path, (0, 0), follow_symlinks=False)
 
     def words(self, now_s: float) -> str:
         """Who its owner is, for people.
@@ -141,7 +143,7 @@ def latest_claim(folder: Path) -> Claim | None:
         path = owner_path(folder, max(numbers))
         try:
             # Opened first: a network file system then asks its server how old the file is.
-            with path.open(encoding="utf-8") as file:
+            with os.fdopen(safely.open_to_read(path), encoding="utf-8") as file:
                 beat_at_s = os.fstat(file.fileno()).st_mtime
                 return _parsed(path, max(numbers), beat_at_s, file.read())
         except FileNotFoundError:
@@ -168,7 +170,7 @@ def take(folder: Path, previous: Claim | None) -> Claim | None:
         time.time(), os.environ.get(SLOT_VARIABLE) or None, uuid.uuid4().hex,
     )  # fmt: skip
     try:
-        path.touch(exist_ok=False)
+        safely.write_new(b"", path)
     except FileExistsError:
         return None
     try:
@@ -192,9 +194,9 @@ def server_time_s(folder: Path) -> float:
         folder: one that can be written.
     """
     path = clock_path(folder, uuid.uuid4().hex)
-    path.touch()
+    safely.write_new(b"", path)
     try:
-        return path.stat().st_mtime
+        return path.lstat().st_mtime
     finally:
         path.unlink(missing_ok=True)
 
@@ -265,7 +267,7 @@ def _replace(claim: Claim) -> None:
     content = {key: value for key, value in asdict(claim).items() if key not in ("path", "number", "beat_at_s")}
     temporary = unnumbered_owner_path(claim.path.parent, claim.token)
     try:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        safely.write_new((json.dumps(content, indent=2) + "\n").encode(), temporary)
         temporary.replace(claim.path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gradhorizon.records import safely
 from gradhorizon.records.layout import FAILURE, LOG
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def failed_overrides(path: Path) -> list[str]:
 def content_of(path: Path) -> dict[str, Any]:
     """What a JSON file holds; nothing if it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(safely.read_text(path))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -184,7 +185,7 @@ def content_of(path: Path) -> dict[str, Any]:
 def last_lines(path: Path) -> list[str]:
     """The end of a log; nothing if there is none."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(safely.open_to_read(path), "rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES, 0))
             return file.read().decode("utf-8", errors="replace").splitlines()
     except OSError:

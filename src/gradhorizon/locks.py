@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from gradhorizon import claims
 from gradhorizon.claims import Claim
 from gradhorizon.config import ConfigError
+from gradhorizon.records import safely
 from gradhorizon.records.layout import LOCK, member_folder
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,11 @@ def _member_locked(folder: Path, seed: int, what: str) -> Iterator[Claim]:
     member = member_folder(folder, seed)
     with ExitStack() as stack:
         try:
-            member.mkdir(exist_ok=True)
+            with safely.opened_folder(member, is_made=True):
+                pass  # it is there, and no link
             claim = _claimed(member, seed, what, stack)
+        except safely.MisplacedError as error:
+            raise ConfigError(str(error)) from error
         except OSError as error:
             raise ConfigError(f"{member} must be a folder that can be written, to lock it: {error}") from error
         _held[member.resolve()] = claim

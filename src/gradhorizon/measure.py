@@ -33,6 +33,7 @@ from gradhorizon.help_text import listed
 from gradhorizon.keys import check_keys
 from gradhorizon.late_measurement import FinishedRun, Tally
 from gradhorizon.progress import format_duration
+from gradhorizon.records.finding import Found, find, recorded_runs
 from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.records.tables import RecordsError
 
@@ -59,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     overrides = [word for word in options.words if _OVERRIDE.fullmatch(word)]
     try:
-        folders = find_runs([word for word in options.words if word not in overrides])
-        return measure(folders, composed(overrides), options.device)
+        found = find_runs([word for word in options.words if word not in overrides])
+        code = measure(recorded_runs(found), composed(overrides), options.device)
+        return max(code, int(bool(found.unreadable)))
     except (ConfigError, RecordsError) as error:
         log.error("Error: %s", error)  # noqa: TRY400, a user's mistake needs no traceback
         return 1
@@ -85,22 +87,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_runs(words: Sequence[str]) -> list[Path]:
-    """Folders of all runs at or below the folders that `words` name.
+def find_runs(words: Sequence[str]) -> Found:
+    """All runs at or below the folders that `words` name.
 
     Raises:
         ConfigError: a word is no folder.
         RecordsError: no run there.
     """
-    for word in words:
-        if not Path(word).is_dir():
-            raise ConfigError(
-                f"RUN must be a folder, and overrides must be of `measurement` (what trained is fixed), got {word}"
-            )
-    found = {path.resolve(): path.parent for word in words for path in sorted(Path(word).rglob(RUN_SHEET))}
-    if not found:
+    found = find(map(Path, words))
+    if found.absent:
+        raise ConfigError(
+            "RUN must be a folder, and overrides must be of `measurement` (what trained is fixed), got "
+            f"{found.absent[0]}"
+        )
+    if not recorded_runs(found) and not found.unreadable:
         raise RecordsError(f"no run found at or below {', '.join(words) or 'nothing'}: name folders with a {RUN_SHEET}")
-    return list(found.values())
+    found.say()
+    return found
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

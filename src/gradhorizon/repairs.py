@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.ensemble import Member
+from gradhorizon.records import safely
 from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays, write_json
 from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder, seed_in
 from gradhorizon.records.listing import FILES, Listing
@@ -42,6 +43,10 @@ def mended(
         RecordsError: the checkpoint holds something other than tensors and plain values, is of another network, or the
             records were written by another version.
     """
+    try:
+        safely.refuse_links(member)
+    except OSError as error:
+        raise RecordsError(str(error)) from error
     for path in remove_strays(member):
         log.info("  %s: removed %s, half-written when a launch was killed", member.name, path.name)
     _mend_sheet(member)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from gradhorizon.config import ConfigError
 from gradhorizon.failures import attach
+from gradhorizon.records import safely
 from gradhorizon.stopping import Stopped
 
 log = logging.getLogger(__name__)
 
 
 class _LogFile(logging.FileHandler):
+    def _open(self) -> TextIOWrapper:
+        return os.fdopen(safely.open_to_append(Path(self.baseFilename)), "a", encoding="utf-8")
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's own name
         """Nothing: on a full disk, a traceback for every line would hide the one message that says so."""
 
@@ -26,7 +32,9 @@ def log_file(path: Path) -> Iterator[None]:
     try:
         handler = _LogFile(path)
     except OSError as error:
-        raise ConfigError(f"{path} must be a file that can be written, got: {error.strerror}") from error
+        is_told = isinstance(error, safely.MisplacedError)
+        words = str(error) if is_told else f"{path} must be a file that can be written, got: {error.strerror}"
+        raise ConfigError(words) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gradhorizon.absent_members import expected_seeds, launched_seeds, seeds_without_sheet
 from gradhorizon.claims import Claim, latest_claim
 from gradhorizon.failures import Failure, failed_overrides, failed_seeds, read_failure
+from gradhorizon.records import safely
 from gradhorizon.records.layout import (
     FAILURE,
     MEMBER_SHEET,
@@ -54,7 +56,7 @@ class MemberLook:
         outcome_step: at which optimizer step, None before.
         committed_at_s: time of its last commit, seconds since 1970, None if it is not known or there was none.
         claim: who is, or was last, at it; not looked up once it is finished.
-        is_missing: whether a sweep has asked for it, and it never began.
+        is_missing: whether a sweep has asked for it, and it never began; or it had ended, and is gone.
     """
 
     seed: int
@@ -75,7 +77,7 @@ class RunLook:
         folder: where it lies.
         status: running; failed; stale (its process died without a word); unreadable; queued (not started, or
             interrupted, and to be resumed by the same command); missing (a sweep has asked for it, or for members of
-            it, that never began); finished.
+            it, that never began; or members had ended, and are gone); finished.
         experiment: name of the experiment.
         model: its label, None before it has started.
         task: the protocol, None before it has started.
@@ -83,7 +85,7 @@ class RunLook:
         num_steps: its budget in optimizer steps, None before it has started.
         variant: what else it was launched with that can tell it from others.
         members: its members.
-        problem: what cannot be read.
+        problem: what cannot be read, or is gone.
         failure: why it failed.
         owner: who is, or was last, at it.
         steps_per_s: optimizer steps per second, of all members side by side; None if not known.
@@ -150,11 +152,12 @@ def read_run(folder: Path, now_s: float) -> RunLook:
         sheet, changed_at_s = _read(folder / RUN_SHEET)
         known = _known(folder, sheet) | {"changed_at_s": changed_at_s}
         failed = failed_seeds(folder) if (has_failed := (folder / FAILURE).exists()) else []
-        if sheet.get("status") == "finished" and _all_ended(sheet) and not has_failed:
+        gone = seeds_without_sheet(folder, expected_seeds(sheet))
+        if sheet.get("status") == "finished" and _all_ended(sheet) and not has_failed and not gone:
             return RunLook(folder, "finished", **known, members=_finished_members(sheet))
-        seeds = sorted({*_seeds(sheet, folder), *failed})
-        members = [_member(member_folder(folder, seed), seed) for seed in seeds]
-        return _unfinished(folder, members, known, sheet, now_s)
+        seeds = sorted({*_seeds(sheet, folder), *failed, *gone})
+        members = [_member(member_folder(folder, seed), seed, is_gone=seed in gone) for seed in seeds]
+        return _with_gone(_unfinished(folder, members, known, sheet, now_s), gone)
     except DamagedError as error:
         return RunLook(folder, "unreadable", folder.parent.name, problem=str(error))
     except OSError as error:
@@ -172,6 +175,8 @@ def _unfinished(
     open_claims = [one.claim for one in members if one.claim is not None and one.claim.ended_at_s is None]
     owner = next((claim for claim in open_claims if claim.is_alive(now_s)), None)
     if members and all(member.is_finished for member in members):
+        if not sheet:
+            raise DamagedError(f"{RUN_SHEET} is not there, though its members have ended: restore it from a copy")
         return RunLook(folder, "finished", **known, members=members)
     if owner is not None:
         rate = _steps_per_s(folder, members, owner)
@@ -186,10 +191,12 @@ def _unfinished(
 def _read(path: Path) -> tuple[dict[str, Any], float]:
     """Content and modification time of a JSON file; nothing and 0 if it is not there."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with os.fdopen(safely.open_to_read(path), encoding="utf-8") as file:
             content, changed_at_s = json.load(file), os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return {}, 0.0
+    except safely.MisplacedError as error:
+        raise DamagedError(str(error)) from error
     except ValueError as error:
         raise DamagedError(f"{_near(path)} is cut short or no JSON ({error})") from error
     if not isinstance(content, dict):
@@ -224,15 +231,23 @@ def _finished_members(sheet: dict[str, Any]) -> list[MemberLook]:
     ]
 
 
+def _with_gone(look: RunLook, gone: Sequence[int]) -> RunLook:
+    """`look`, which names members that had ended and are no longer there; the same command trains them anew."""
+    if not gone:
+        return look
+    names = ", ".join(member_name(seed) for seed in gone)
+    problem = f"{names}: gone, or without {MEMBER_SHEET}, though the run was finished; the same command trains anew"
+    return replace(look, status="missing" if look.status == "queued" else look.status, problem=problem)
+
+
 def _seeds(sheet: dict[str, Any], folder: Path) -> list[int]:
-    launched = {int(seed) for launch in sheet.get("launches", []) for seed in launch.get("seeds", [])}
-    return sorted(launched | set(seeds_in(folder)))
+    return sorted(launched_seeds(sheet) | set(seeds_in(folder)))
 
 
-def _member(folder: Path, seed: int) -> MemberLook:
+def _member(folder: Path, seed: int, *, is_gone: bool = False) -> MemberLook:
     content, committed_at_s = _read(folder / MEMBER_SHEET)
     if not content:
-        return MemberLook(seed, False, claim=latest_claim(folder))
+        return MemberLook(seed, False, claim=latest_claim(folder), is_missing=is_gone)
     try:
         is_finished, step = content["status"] == "finished", int(content["step"])
         outcome, at = content["outcome"], content["outcome_step"]

@@ -20,8 +20,20 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.config import ConfigError, RunConfig
+from gradhorizon.failures import content_of
+from gradhorizon.records import safely
 from gradhorizon.records.files import DamagedFileError, is_whole, read_json
-from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder, run_name, seed_in, seeds_in
+from gradhorizon.records.layout import (
+    CHECKPOINT,
+    MEMBER_SHEET,
+    RUN_SHEET,
+    identity_in,
+    is_skipped,
+    member_folder,
+    probe_path,
+    seed_in,
+    seeds_in,
+)
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.reading import recorded_tables
 from gradhorizon.spelling import canonical, spelled
@@ -74,11 +86,28 @@ def _is_named(override: str) -> bool:
 
 
 def find(experiment: Path, run_identity: str) -> Path | None:
-    """The folder below `experiment` that carries the identity, or None."""
+    """The folder below `experiment` that carries the identity, or None.
+
+    Of several, one whose sheet knows it by its own name comes before copies that were given another; it is said.
+
+    Args:
+        experiment: the experiment's folder.
+        run_identity: ten hexadecimal digits.
+    """
     try:
-        return next(iter(sorted(experiment.glob(run_name("*", run_identity)))), None)
+        with os.scandir(experiment) as entries:
+            names = [one.name for one in entries if identity_in(one.name) == run_identity and one.is_dir()]
     except OSError:  # a path too long or out of reach, which `create` refuses in words
         return None
+    found = [experiment / name for name in sorted(names) if not is_skipped(name)]
+    if len(found) > 1:
+        found.sort(key=lambda folder: (folder.is_symlink(), content_of(folder / RUN_SHEET).get("run") != folder.name))
+        others = ", ".join(folder.name for folder in found[1:])
+        _say_once(
+            f"  note: {found[0].name} is the run that is launched, and {others} is one with it, which readers refuse: "
+            "move it out of the runs folder, or give it a name that begins with a dot"
+        )
+    return next(iter(found), None)
 
 
 def create(folder: Path) -> None:
@@ -87,11 +116,10 @@ def create(folder: Path) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    probe = folder / f".writable.{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        safely.touch_once(probe_path(folder))
+    except safely.MisplacedError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(f"`runs_dir` must be a folder that can be written, got {folder}: {error.strerror}") from error
 

@@ -5,7 +5,8 @@ A run is running while its process lives (on this host it is looked up; elsewher
 interrupted; the same command goes on with it), missing (a sweep has asked for it, or for members of it, that never
 began) or finished. Steps are as of each member's last commit. Speeds are those of the last few commits; time left
 assumes them, and that nothing is solved before its budget ends. What sweeps have asked for lies in the experiment's
-folder, in sweeps/: remove a file there, or a failed run's folder, and it is asked for no longer.
+folder, in sweeps/: remove a file there, or a failed run's folder, and it is asked for no longer. A folder that cannot
+be looked into counts as an unreadable run.
 
 exit code: 0 if every run is finished; 1 if one is failed, stale or unreadable, or if there is none; 75 if all is well
 so far, but runs are running, queued or missing
@@ -50,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     reader = SweepReader(options.runs)
     look = reader.read()
-    if not look.runs:
-        log.error("Error: %s; name run folders, experiment folders or runs roots", _missing(options.runs))
+    if not look.runs or look.found.absent:
+        log.error("Error: %s; name run folders, experiment folders or runs roots", _missing(look, options.runs))
         return 1
+    look.found.say_notes()
     console = Console(highlight=False, markup=False, emoji=False)
     if options.json:
         sys.stdout.write(json.dumps(document(look), indent=2, allow_nan=False) + "\n")
@@ -71,8 +73,9 @@ def _exit_code(look: SweepLook) -> int:
     return 0 if look.num_runs["finished"] == len(look.runs) else EXIT_CODE
 
 
-def _missing(places: Sequence[Path]) -> str:
-    words = [str(place) if place.is_dir() else f"{place} (no such folder)" for place in places]
+def _missing(look: SweepLook, places: Sequence[Path]) -> str:
+    absent = look.found.absent
+    words = [f"{place} (no such folder)" if place in absent else str(place) for place in (absent or places)]
     return f"no run found at or below {', '.join(words)}"
 
 

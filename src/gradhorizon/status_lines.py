@@ -111,7 +111,7 @@ def _run(run: RunLook, now_s: float, width: int, shared: set[str]) -> Iterator[T
 
 def _details(run: RunLook, now_s: float) -> Iterator[str]:
     if run.problem is not None:
-        yield f"unreadable: {run.problem}"
+        yield f"unreadable: {run.problem}" if run.status == "unreadable" else run.problem
     if run.status == "running" and run.owner is not None:
         yield run.owner.place
         yield "" if run.steps_per_s is None else _speed(run.steps_per_s)
@@ -120,10 +120,10 @@ def _details(run: RunLook, now_s: float) -> Iterator[str]:
     if run.status == "stale" and run.owner is not None:
         silence = format_duration(max(now_s - run.owner.beat_at_s, 0))
         yield f"{run.owner.place} is {'gone' if run.owner.is_here else f'silent for {silence}'}"
-    if run.status in _MEANINGS:
+    if run.status in _MEANINGS and run.problem is None:
         yield _MEANINGS[run.status]
     num_missing = sum(member.is_missing for member in run.members)
-    if 0 < num_missing < len(run.members):
+    if 0 < num_missing < len(run.members) and run.problem is None:
         yield f"{num_missing} member{'s' * (num_missing != 1)} never begun"
 
 

@@ -7,14 +7,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gradhorizon.absent_members import seeds_without_sheet
 from gradhorizon.asked_state import with_asked
 from gradhorizon.claims import Claim
-from gradhorizon.records.layout import FAILURE, RUN_SHEET, SWEEPS, identity_in, member_folder, seed_in
+from gradhorizon.records.finding import Found, find
+from gradhorizon.records.layout import FAILURE, RUN_SHEET, member_folder
 from gradhorizon.run_state import OUTCOMES, STATUSES, MemberLook, RunLook, read_run
 
 SCHEMA = 1
@@ -58,12 +59,14 @@ class SweepLook:
     """All runs at one moment.
 
     Attributes:
-        runs: those that people look for first come first.
+        runs: those that people look for first come first; a folder that cannot be looked into is an unreadable one.
         at_s: when, seconds since 1970.
+        found: where they were found, and what was passed by.
     """
 
     runs: list[RunLook]
     at_s: float
+    found: Found = field(default_factory=Found)
 
     @property
     def num_runs(self) -> dict[str, int]:
@@ -160,17 +163,18 @@ class SweepReader:
     def read(self) -> SweepLook:
         """All runs as they are now."""
         now_s = time.time()
-        found = {folder: None for root in self._folders for folder in _found(root)}
-        sweeps = [folder for folder in found if folder.name == SWEEPS]
-        looks = [self._look(folder, now_s) for folder in found if folder.name != SWEEPS]
-        looks = with_asked(looks, sweeps)
+        found = find(self._folders)
+        looks = [self._look(folder, now_s) for folder in found.runs]
+        looks += [_unreadable(folder, why) for folder, why in found.unreadable.items()]
+        looks = with_asked(looks, found.sweeps)
         looks.sort(key=lambda run: (STATUSES.index(run.status), str(run.folder)))
-        return SweepLook(looks, now_s)
+        return SweepLook(looks, now_s, found)
 
     def _look(self, folder: Path, now_s: float) -> RunLook:
         stamp = (_stamp(folder / RUN_SHEET), _stamp(folder / FAILURE))
-        if folder in self._finished and self._finished[folder][0] == stamp:
-            return self._finished[folder][1]
+        stored = self._finished.get(folder)
+        if stored and stored[0] == stamp and not seeds_without_sheet(folder, [one.seed for one in stored[1].members]):
+            return stored[1]
         run = read_run(folder, now_s)
         if run.status == "finished" and stamp[0] is not None:
             self._finished[folder] = (stamp, run)
@@ -183,30 +187,16 @@ def run_folders(root: Path) -> Iterator[Path]:
     Args:
         root: any folder.
     """
-    yield from (folder for folder in _found(root) if folder.name != SWEEPS)
+    yield from find([root]).runs
 
 
-def _found(root: Path) -> Iterator[Path]:
-    """Folders of runs, and those in which sweeps have written down what they asked for."""
-    if root.name == SWEEPS:
-        yield root
-        return
-    entries: list[os.DirEntry[str]] = []
-    with suppress(OSError), os.scandir(root) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    folders = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
-    has_members = any(seed_in(entry.name) is not None for entry in folders)
-    is_named = identity_in(root.name) and not folders  # an experiment may be called so, too
-    if has_members or is_named or any(entry.name in (RUN_SHEET, FAILURE) for entry in entries):
-        yield root
-        return
-    for entry in folders:
-        yield from _found(Path(entry.path))
+def _unreadable(folder: Path, why: str) -> RunLook:
+    return RunLook(folder, "unreadable", folder.parent.name, problem=why)
 
 
 def _stamp(path: Path) -> _Stamp | None:
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116, ten thousand runs are listed
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino

@@ -31,6 +31,7 @@ from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
 from gradhorizon.out_folder import refuse_unfit
 from gradhorizon.records.files import read_json
+from gradhorizon.records.finding import Found, find, recorded_runs
 from gradhorizon.records.layout import CONFIG, LOCK, RUN_SHEET, member_folder, seeds_in
 from gradhorizon.records.tables import RecordsError
 
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.offline = _is_offline(options)
         if options.offline:
             refuse_unfit(options.out)
-        folders = find_runs(options.runs)
+        found = find_runs(options.runs)
+        folders = recorded_runs(found)
         failed = [folder for folder in folders if not _is_pushed(folder, options)]
     except LoginError as error:
         log.error(  # noqa: TRY400, a user's mistake needs no traceback
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.info("runs: %d pushed%s", len(folders) - len(failed), f", {len(failed)} not" if failed else "")
     if options.offline and len(failed) < len(folders):
         log.info("`wandb sync %s` sends them", options.out / "wandb" / "offline-run-*")
-    return int(bool(failed))
+    return int(bool(failed or found.unreadable))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,16 +118,18 @@ def _is_offline(options: argparse.Namespace) -> bool:
     return mode == "offline"
 
 
-def find_runs(places: Sequence[Path]) -> list[Path]:
-    """Folders of all runs at or below `places`.
+def find_runs(places: Sequence[Path]) -> Found:
+    """All runs at or below `places`.
 
     Raises:
-        RecordsError: no run there.
+        RecordsError: no run there, or a place is no folder.
     """
-    found = {path.resolve(): path.parent for place in places for path in sorted(place.rglob(RUN_SHEET))}
-    if not found:
-        raise RecordsError(f"no run found at or below {', '.join(map(str, places))}: name folders with a {RUN_SHEET}")
-    return list(found.values())
+    found = find(places)
+    if found.absent or not (recorded_runs(found) or found.unreadable):
+        words = ", ".join(map(str, found.absent or places))
+        raise RecordsError(f"no run found at or below {words}: name folders with a {RUN_SHEET}")
+    found.say()
+    return found
 
 
 def _is_pushed(folder: Path, options: argparse.Namespace) -> bool:

@@ -177,7 +177,7 @@ def test_damaged_records_are_named_and_the_next_run_is_pushed(
         (lambda folder: (folder / "config.yaml").unlink(), "cannot be read as a run's configuration"),
         (lambda folder: (folder / "run.json").write_text("{"), "run.json cannot be read"),
         (remove_members, "has recorded nothing yet"),
-        (lambda folder: (folder / "run.json").unlink(), "no run found at or below"),
+        (lambda folder: (folder / "run.json").unlink(), "run.json cannot be read (No such file or directory)"),
     ],
     ids=["cut configuration", "no configuration", "cut sheet", "no members", "no sheet"],
 )

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from gradhorizon import stopping
 from gradhorizon.failures import reason_of
 from gradhorizon.launcher.slots import Slot
+from gradhorizon.records import safely
 
 _GIB = 2**30
 _EXIT_S = 60.0  # that a process may take to exit after its report
@@ -83,11 +84,11 @@ def serve(job: Job, attempt: int, slot: Slot, connection: Connection) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopping.request())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING_SIGNALS)
     threading.Thread(target=_await_request, args=(connection,), daemon=True).start()
-    if job.output is not None:
-        _redirect(job.output)
+    report = _unwritable(job.output)
+    if job.output is not None and report is None:
         faulthandler.enable(2)  # a crash beneath Python then leaves its traceback, too
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}  {job.title}  (attempt {attempt}, {slot})", flush=True)  # noqa: T201
-    report = _run(job, slot)
+    report = report or _run(job, slot)
     with suppress(OSError):  # the launcher is gone
         connection.send(report)
 
@@ -116,8 +117,18 @@ def _await_request(connection: Connection) -> None:
     stopping.request()
 
 
+def _unwritable(output: Path | None) -> Report | None:
+    """Why a job cannot speak into the file that is its output; None if it does so from now on."""
+    try:
+        if output is not None:
+            _redirect(output)
+    except OSError as error:
+        return Report("failed", reason=f"{output} cannot be written: {reason_of(error)}", is_final=True)
+    return None
+
+
 def _redirect(output: Path) -> None:
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = safely.open_to_append(output)
     for stream, standard in ((sys.stdout, 1), (sys.stderr, 2)):
         stream.flush()
         os.dup2(descriptor, standard)

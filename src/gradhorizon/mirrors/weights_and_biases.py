@@ -30,6 +30,8 @@ from gradhorizon.mirrors.complaints import Complaints, Silence, heard_by, one_li
 from gradhorizon.mirrors.mirror import Mirror, RunInfo
 from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.run_log import RunLog
+from gradhorizon.records import safely
+from gradhorizon.records.layout import WANDB
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +215,7 @@ class WandbMirror(Mirror):
         )
 
     def _directory(self, info: RunInfo) -> Path:
+        safely.refuse_links(info.folder / WANDB, is_deep=False)  # W&B would follow it
         own = Path(os.environ.get("WANDB_DIR") or info.folder)
         own.mkdir(parents=True, exist_ok=True)
         return own

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradhorizon.claims import process_start
+from gradhorizon.records import safely
 from gradhorizon.records.layout import (
     RECORDS,
     aside_path,
@@ -25,7 +25,6 @@ from gradhorizon.records.layout import (
     part_name,
     steps_in,
     table_path,
-    temporary_path,
     writer_in,
 )
 from gradhorizon.records.seals import Entry, SealError, is_sealed_json, sealed_json
@@ -58,23 +57,15 @@ def write_atomically(content: bytes, path: Path) -> None:
     Raises:
         RecordsError: the disk is full, or cannot be written; what was there before is as it was.
     """
-    temporary = temporary_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise RecordsError(_cannot_write(path, error)) from error
-        raise
+        safely.write_whole(content, path)
+    except OSError as error:
+        raise RecordsError(_cannot_write(path, error)) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> str:
+    if isinstance(error, safely.MisplacedError):
+        return f"{path} cannot be written: {error}"
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     disk = next(parent for parent in (folder, *folder.parents) if parent.is_mount())
     remedy = "free some space" if error.errno in _FULL else "make it writable"
@@ -121,7 +112,7 @@ def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
         RecordsError: it cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(safely.read_text(path))
     except OSError as error:
         raise RecordsError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -151,13 +142,14 @@ def read_listed(path: Path, entry: Entry | None) -> bytes:
         RecordsError: it cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = safely.read_bytes(path)
         if entry is not None:
             entry.check(content)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise RecordsError(f"{path} cannot be read ({error.strerror})") from error
+        words = str(error) if isinstance(error, safely.MisplacedError) else error.strerror
+        raise RecordsError(f"{path} cannot be read ({words})") from error
     except SealError as error:
         raise DamagedFileError(f"{path} {error}", _REMEDY) from error
     return content

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 RUN_SHEET = "run.json"
@@ -54,6 +53,9 @@ RECORDS = "records"
 KEPT = "checkpoints"
 """The networks that a member has kept."""
 
+WANDB = "wandb"
+"""What W&B itself writes in a run's folder."""
+
 _TABLE = ".parquet"
 _MEMBER = re.compile(r"seed-(0|[1-9]\d{0,9})")
 _IDENTITY = re.compile(r".+-([0-9a-f]{10})")
@@ -62,6 +64,9 @@ _KEPT_STEP = re.compile(r"step-(\d{8,10})\.pt")
 _OWNER = re.compile(r"\.owner-(\d{6,18})\.json")
 _TEMPORARY = re.compile(r"\..+\.(\d{1,10})\.tmp")
 _FAILED_BEFORE = ".failed.json"
+_ASIDE = re.compile(r".+\.aside\d*")
+_OF_THE_FILE_SYSTEM = "lost+found"
+_HYDRA = "hydra"
 
 
 def run_name(readable: str, identity: str) -> str:
@@ -214,11 +219,56 @@ def writer_in(name: str) -> int | None:
 
 def is_of_a_process(name: str) -> bool:
     """Whether a file is a process's own (a lock, a claim, what is half-written) or was set aside: no record."""
-    return (
-        name == LOCK
-        or ".aside" in name
-        or (name.startswith(".") and (owner_in(name) is not None or is_temporary(name)))
-    )
+    return name == LOCK or ".aside" in name or owner_in(name) is not None or is_temporary(name)
+
+
+def probe_path(folder: Path) -> Path:
+    """A file that is made to learn whether `folder` can be written, and removed."""
+    return temporary_path(folder / "writable")
+
+
+def own_folders(folder: Path) -> list[Path]:
+    """`folder` and those above it that runs have made, the outermost first; none if no run makes such a one.
+
+    Example:
+        >>> [str(own) for own in own_folders(Path("runs/my/lstm-0123456789/seed-0/records"))]
+        ['runs/my/lstm-0123456789', 'runs/my/lstm-0123456789/seed-0', 'runs/my/lstm-0123456789/seed-0/records']
+    """
+    found: list[Path] = []
+    if folder.parent.name in (RECORDS, SWEEPS):
+        found, folder = [folder], folder.parent
+    if folder.name in (RECORDS, KEPT):
+        found, folder = [folder, *found], folder.parent
+    if seed_in(folder.name) is not None:
+        found, folder = [folder, *found], folder.parent
+    if identity_in(folder.name) is not None or folder.name == SWEEPS:
+        found = [folder, *found]
+    return found
+
+
+def hydra_folder(experiment: Path) -> Path:
+    """Where launchers that keep files of their own may put them."""
+    return experiment / SWEEPS / _HYDRA
+
+
+def is_skipped(name: str) -> bool:
+    """Whether nobody looks for runs in a folder: it is hidden, set aside, or the file system's own.
+
+    Example:
+        >>> is_skipped(".old"), is_skipped("lstm-0123456789.aside"), is_skipped("lstm-0123456789")
+        (True, True, False)
+    """
+    return name.startswith(".") or name == _OF_THE_FILE_SYSTEM or _ASIDE.fullmatch(name) is not None
+
+
+def looks_like_a_member(name: str) -> bool:
+    """Whether people may take something for a member, by its name.
+
+    Example:
+        >>> looks_like_a_member("copy of seed-0"), looks_like_a_member("log.txt")
+        (True, False)
+    """
+    return "seed" in name.casefold() and not is_temporary(name)
 
 
 def aside_path(path: Path) -> Path:
@@ -248,8 +298,3 @@ def asked_files(sweeps: Path) -> list[Path]:
 def logs_in(run: Path) -> list[str]:
     """Names of the files in a run's folder that tell why it failed."""
     return [name for name in (FAILURE, LOG, OUTPUT) if (run / name).is_file()]
-
-
-def is_run(names: Iterable[str]) -> bool:
-    """Whether a folder that holds `names` is a run's."""
-    return any(name in (RUN_SHEET, FAILURE) or seed_in(name) is not None for name in names)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
 from gradhorizon.records.files import DamagedFileError, check_columns, files_of, read_json, read_listed, read_parts
+from gradhorizon.records.finding import find
 from gradhorizon.records.layout import (
     MEMBER_SHEET,
     RECORDS,
@@ -32,7 +33,8 @@ from gradhorizon.records.layout import (
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import METRICS, AbsentTableError, RecordsError
-from gradhorizon.sweep_state import run_folders
+
+log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +217,13 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     Raises:
         RecordsError: no run there, one member twice, or results of different `results_version`.
     """
-    files = sorted({path.resolve() for folder in folders for path in _run_sheets(Path(folder))})
+    found = find([Path(folder).resolve() for folder in folders])
+    if found.absent:
+        raise RecordsError(f"no run found at {', '.join(map(str, found.absent))}: there is no such folder")
+    found.say_notes()
+    for folder, why in found.unreadable.items():
+        log.warning("note: left out: %s: %s", folder, why)
+    files = sorted(sheet for run in found.runs if (sheet := run / RUN_SHEET).exists())
     if not files:
         raise RecordsError(
             f"no run found at or below {', '.join(map(str, folders))}: expected folders with a {RUN_SHEET}"
@@ -231,10 +239,6 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     table = pd.DataFrame(members)
     _refuse_mixtures(table)
     return Runs(table, pd.DataFrame(chance))
-
-
-def _run_sheets(folder: Path) -> list[Path]:
-    return [sheet for run in run_folders(folder) if (sheet := run / RUN_SHEET).is_file()]
 
 
 def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
@@ -270,4 +274,7 @@ def _refuse_mixtures(members: pd.DataFrame) -> None:
     twice = members[members.duplicated(["identity", "seed"], keep=False)]
     if len(twice):
         folders = ", ".join(twice["folder"].iloc[:4])
-        raise RecordsError(f"one member must not count twice, got the same run and seed in {folders}; pass one of them")
+        raise RecordsError(
+            f"one member must not count twice, got the same run and seed in {folders}; pass one of them, or move "
+            "the others out of the runs folder"
+        )

@@ -4,7 +4,6 @@ No ``from __future__ import annotations``: Hydra executes the module before it i
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
@@ -37,15 +36,16 @@ class GradhorizonSweeper(BasicSweeper):
             arguments: overrides, some with several values.
         """
         from gradhorizon import sweeping  # noqa: PLC0415, other applications only scan this module
+        from gradhorizon.hydra_folder import own_hydra_folder  # noqa: PLC0415, as above
 
         if self.config is None or self.hydra_context is None or self.launcher is None:
             raise RuntimeError("a sweeper must be set up before it sweeps")
         config, loader, launcher = self.config, self.hydra_context.config_loader, self.launcher
         parser = OverridesParser.create(config_loader=loader)
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
-        Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        return sweeping.sweep(
-            self.split_arguments(parsed, self.max_batch_size),
-            lambda overrides: loader.load_sweep_config(config, overrides),
-            lambda batch, first: launcher.launch(batch, initial_job_idx=first),
-        )
+        with own_hydra_folder(config):
+            return sweeping.sweep(
+                self.split_arguments(parsed, self.max_batch_size),
+                lambda overrides: loader.load_sweep_config(config, overrides),
+                lambda batch, first: launcher.launch(batch, initial_job_idx=first),
+            )
