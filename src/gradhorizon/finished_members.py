@@ -11,8 +11,9 @@ from torch import nn
 
 from gradhorizon.config import RunConfig
 from gradhorizon.measurements.measurement import Measurement
-from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.files import write_json
 from gradhorizon.records.layout import KEPT, MEMBER_SHEET, kept_path, kept_step_in, member_folder, table_path
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_folder import load_checkpoint
 
@@ -46,7 +47,7 @@ class KeptCheckpoint:
             raise RecordsError(f"{self.path} must hold {(self.step, self.phase)}, got {found}; {_REMEDY}")
         try:
             network.load_state_dict(content["network"])
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise RecordsError(
                 f"{self.path} does not fit the network that the run's configuration builds now: {error}; "
                 "measure with the code that trained it"
@@ -71,7 +72,7 @@ class FinishedMember:
     @property
     def content(self) -> dict[str, Any]:
         """Its ``member.json`` as it is now."""
-        return read_json(self.folder / MEMBER_SHEET)
+        return read_member_sheet(self.folder)
 
     @property
     def launch(self) -> dict[str, Any]:
@@ -160,4 +161,7 @@ class FinishedMember:
 
 
 def _step_of(path: Path) -> int:
-    return int(load_checkpoint(path, _REMEDY)["step"])
+    step = load_checkpoint(path, _REMEDY).get("step")
+    if not isinstance(step, int):
+        raise RecordsError(f"{path} must say after how many steps it was kept, got {str(step)[:80]!r}; {_REMEDY}")
+    return step

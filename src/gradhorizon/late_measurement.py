@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
-from yaml import YAMLError
 
 from gradhorizon import runs
 from gradhorizon.absent_tables import remedy
@@ -30,12 +29,15 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.parts import build_parts, program_of
-from gradhorizon.records.files import read_json, write_parquet
-from gradhorizon.records.layout import CONFIG, LOG, RUN_SHEET, seeds_in
+from gradhorizon.records.configurations import read_configuration
+from gradhorizon.records.files import write_parquet
+from gradhorizon.records.layout import CONFIG, LOG, seeds_in
+from gradhorizon.records.sheets import read_run_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
 from gradhorizon.streams import probe_batch
 from gradhorizon.train import resolve_device
+from gradhorizon.trust import check_trusted
 
 log = logging.getLogger(__name__)
 
@@ -61,24 +63,27 @@ class FinishedRun:
         folder: the run's folder; its ``config.yaml`` and ``run.json`` are only read.
         composed: ``train.yaml`` composed with the measurements.
         device: where to measure; where the members were trained if None.
+        trusted: packages of which whatever the run's configuration names may be built.
 
     Raises:
-        ConfigError: the network or the task refuses a measurement.
+        ConfigError: the network or the task refuses a measurement, or the configuration asks for what is not trusted.
         RecordsError: the run's files cannot be read, or are of another `results_version`.
     """
 
-    def __init__(self, folder: Path, composed: DictConfig, device: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, composed: DictConfig, device: str | None = None, trusted: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.sheet = _sheet(folder)
-        cfg = _configuration(folder, composed)
+        recorded = read_configuration(folder)
+        cfg = _configuration(folder, recorded, composed, trusted)
         self.run = validate(cfg)
         self.parts = build_parts(cfg, self.run)
         self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.parts.measurements, strict=True))
         tables = Counter(item.table.name for item in self.named.values())
         if tables.total() > len(tables):
             raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
-        recorded = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-        self.trained_with: dict[str, Any] = recorded.get("measurement") or {}  # type: ignore[union-attr]
+        self.trained_with: dict[str, Any] = recorded.get("measurement") or {}
         self.device = device
 
     def measure(self) -> Tally:
@@ -208,7 +213,9 @@ class FinishedRun:
             known = [
                 member.settings(item) or self.trained_with.get(name) for member in members if not member.lacks(item)
             ]
-            changes = sorted({change for settings in known if settings for change in _changes(settings, asked)})
+            changes = sorted(
+                {change for settings in known if isinstance(settings, dict) for change in _changes(settings, asked)}
+            )
             if changes:
                 log.warning("  note: %s was recorded with %s", name, "; ".join(changes))
 
@@ -237,7 +244,7 @@ def _refuse_nothing_to_see(
 
 
 def _sheet(folder: Path) -> dict[str, Any]:
-    sheet = read_json(folder / RUN_SHEET)
+    sheet = read_run_sheet(folder)
     if sheet.get("results_version") != runs.RESULTS_VERSION:
         raise RecordsError(
             f"`results_version` must be {runs.RESULTS_VERSION}, that of this code, got {sheet.get('results_version')}: "
@@ -247,15 +254,17 @@ def _sheet(folder: Path) -> dict[str, Any]:
     return sheet
 
 
-def _configuration(folder: Path, composed: DictConfig) -> DictConfig:
+def _configuration(
+    folder: Path, recorded: Mapping[str, Any], composed: DictConfig, trusted: Sequence[str]
+) -> DictConfig:
     """What the run was trained with, but this launch's measurements."""
+    taken = {name: value for name, value in recorded.items() if name not in _OF_THIS_LAUNCH}
+    check_trusted(taken, trusted)
+    cfg = composed.copy()
     try:
-        recorded = OmegaConf.load(folder / CONFIG)
-        cfg = composed.copy()
-        for name, value in OmegaConf.to_container(recorded).items():  # type: ignore[union-attr]
-            if name not in _OF_THIS_LAUNCH:
-                cfg[name] = value
-    except (OSError, AttributeError, YAMLError, OmegaConfBaseException) as error:
+        for name, value in taken.items():
+            cfg[name] = value
+    except OmegaConfBaseException as error:
         words = str(error).splitlines()[0]
         raise RecordsError(f"{folder / CONFIG} cannot be read as a run's configuration: {words}") from error
     return cfg

@@ -16,10 +16,10 @@ from typing import Any
 from gradhorizon.ensemble import Member
 from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays
 from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import RecordsError, Table
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.run_folder import load_checkpoint
-from gradhorizon.runs import read_member_sheet
 
 log = logging.getLogger(__name__)
 

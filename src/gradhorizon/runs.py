@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.config import ConfigError, RunConfig
-from gradhorizon.records.files import DamagedFileError, is_whole, read_json
-from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, RECORDS, member_folder, run_name, seeds_in, table_in
+from gradhorizon.records.files import DamagedFileError, is_whole
+from gradhorizon.records.layout import CHECKPOINT, RECORDS, member_folder, run_name, seeds_in, table_in
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.spelling import canonical, spelled
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ _CANNOT_CHANGE_NUMBERS = (
     "experiment_name", "seed", "num_seeds", "measurement", "logger", "trainer", "runs_dir", "plan",
 )  # fmt: skip
 _NAMED_APART = ("model", "task", "seq_len", "experiment", *_CANNOT_CHANGE_NUMBERS)
-_OF_A_MEMBER = ("seed", "status", "outcome", "outcome_step", "step", "launch")
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "pandas", "pyarrow", "wandb", "gradhorizon")
 
 
@@ -123,16 +123,6 @@ def member_state(folder: Path, seed: int) -> MemberState:
     if (member / CHECKPOINT).is_file():
         return MemberState(seed, "resumable", content.get("step", 0), content.get("launch", {}))
     return MemberState(seed, "new", 0, {})
-
-
-def read_member_sheet(member: Path) -> dict[str, Any]:
-    """Content of ``member.json`` in a member's folder; empty if there is none.
-
-    Raises:
-        DamagedFileError: it is cut short or spoiled.
-    """
-    path = member / MEMBER_SHEET
-    return read_json(path, _OF_A_MEMBER) if path.is_file() else {}
 
 
 def outcomes(folder: Path) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradhorizon.claims import process_start
+from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.layout import (
     RECORDS,
     aside_path,
@@ -28,23 +29,10 @@ from gradhorizon.records.layout import (
     temporary_path,
     writer_in,
 )
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.plain import read_json as read_plain_json
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAGIC = b"PAR1"
-
-
-class DamagedFileError(RecordsError):
-    """A file whose content is not what was written: cut short, or spoiled.
-
-    Args:
-        fact: which, and how that was seen.
-        advice: what to do.
-    """
-
-    def __init__(self, fact: str, advice: str = "launch its run again, which sets it aside") -> None:
-        super().__init__(f"{fact}; {advice}")
-        self.fact = fact
 
 
 def write_atomically(content: bytes, path: Path) -> None:
@@ -104,13 +92,9 @@ def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
         RecordsError: it cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        content, _ = read_plain_json(path)
+    except FileNotFoundError as error:
         raise RecordsError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DamagedFileError(f"{path} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise DamagedFileError(f"{path} holds {type(content).__name__}, expected a JSON object")
     missing = [key for key in keys if key not in content]
     if missing:
         raise DamagedFileError(f"{path} lacks {', '.join(missing)}")

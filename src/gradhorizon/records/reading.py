@@ -5,6 +5,7 @@ Imports neither torch nor Hydra, so that reading records is cheap.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import pandas as pd
 import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
-from gradhorizon.records.files import check_columns, files_of, read_json, read_parts
-from gradhorizon.records.layout import MEMBER_SHEET, RECORDS, RUN_SHEET, member_folder, seed_in, seeds_in
+from gradhorizon.records.files import check_columns, files_of, read_parts
+from gradhorizon.records.layout import RECORDS, RUN_SHEET, member_folder, seed_in, seeds_in
+from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
 from gradhorizon.records.tables import METRICS, AbsentTableError, RecordsError
 from gradhorizon.sweep_state import run_folders
 
@@ -88,7 +90,6 @@ class Runs:
 
 _RUN_FIELDS = ("experiment", "run", "model", "task", "seq_len", "input_len")
 _RUN_EXTRA = ("color", "marker", "num_parameters", "hidden_size", "num_steps", "clip_norm", "results_version")
-_RUN_KEYS = (*_RUN_FIELDS, *_RUN_EXTRA, "identity", "chance")
 
 
 def read_runs(folders: Sequence[Path | str]) -> Runs:
@@ -103,17 +104,17 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     Raises:
         RecordsError: no run there, one member twice, or results of different `results_version`.
     """
-    files = sorted({path.resolve() for folder in folders for path in _run_sheets(Path(folder))})
-    if not files:
+    found = sorted({run.resolve() for folder in folders for run in _started(Path(folder))})
+    if not found:
         raise RecordsError(
             f"no run found at or below {', '.join(map(str, folders))}: expected folders with a {RUN_SHEET}"
         )
     members: list[dict[str, Any]] = []
     chance: list[dict[str, Any]] = []
-    for path in files:
-        run = read_json(path, _RUN_KEYS)
+    for run_folder in found:
+        run = read_run_sheet(run_folder)
         chance += [{"run": run["run"], "metric": metric, "chance": value} for metric, value in run["chance"].items()]
-        members += [_member_row(run, member_folder(path.parent, seed)) for seed in _seeds(run, path.parent)]
+        members += [_member_row(run, member_folder(run_folder, seed)) for seed in _seeds(run, run_folder)]
     if not members:
         raise RecordsError(f"no member has started yet at or below {', '.join(map(str, folders))}")
     table = pd.DataFrame(members)
@@ -121,8 +122,8 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     return Runs(table, pd.DataFrame(chance))
 
 
-def _run_sheets(folder: Path) -> list[Path]:
-    return [sheet for run in run_folders(folder) if (sheet := run / RUN_SHEET).is_file()]
+def _started(folder: Path) -> list[Path]:
+    return [run for run in run_folders(folder) if os.path.lexists(run / RUN_SHEET)]
 
 
 def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
@@ -132,8 +133,7 @@ def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
 
 
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:
-    path = folder / MEMBER_SHEET
-    member = read_json(path, ("status", "outcome", "outcome_step")) if path.is_file() else {}
+    member = read_member_sheet(folder)
     return {
         **{name: run[name] for name in (*_RUN_FIELDS, *_RUN_EXTRA)},
         "identity": run["identity"],

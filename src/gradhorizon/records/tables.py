@@ -8,6 +8,8 @@ from typing import Literal
 import pandas as pd
 import pyarrow as pa
 
+from gradhorizon.records.errors import RecordsError
+
 Dtype = Literal["string", "int64", "float64", "bool"]
 _ARROW: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -15,10 +17,6 @@ _ARROW: dict[str, pa.DataType] = {
     "float64": pa.float64(),
     "bool": pa.bool_(),
 }
-
-
-class RecordsError(RuntimeError):
-    """A records file that cannot be read, or rows that do not fit their table."""
 
 
 class AbsentTableError(RecordsError):
