@@ -213,9 +213,7 @@ class FinishedRun:
             known = [
                 member.settings(item) or self.trained_with.get(name) for member in members if not member.lacks(item)
             ]
-            changes = sorted(
-                {change for settings in known if isinstance(settings, dict) for change in _changes(settings, asked)}
-            )
+            changes = sorted({change for old in known if isinstance(old, dict) for change in _changes(old, asked)})
             if changes:
                 log.warning("  note: %s was recorded with %s", name, "; ".join(changes))
 
@@ -285,7 +283,7 @@ def _say_differences(todo: Sequence[FinishedMember], facts: dict[str, Any]) -> N
 
 def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
-    for name in sorted(then.keys() | now.keys()):
+    for name in sorted(then.keys() | now.keys(), key=str):
         old, new = then.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             found += _changes(old, new, f"{prefix}{name}.")

@@ -101,8 +101,8 @@ def check_trusted(config: Mapping[str, Any], trusted: Sequence[str] = ()) -> Non
         found = interpolations(node, str(group)) + interpolations(group, "a key")
         if found:
             raise ConfigError(
-                f"`{found[0][:_MOST_SHOWN]}` of the run's configuration must be plain data, got an interpolation (${{…}}), "
-                "which no run has recorded: nothing is looked up for it"
+                f"`{found[0][:_MOST_SHOWN]}` of the run's configuration must be plain data, got an interpolation "
+                "(${…}), which no run has recorded; nothing was looked up for it"
             )
         for key, parent in _targets(node, str(group)):
             _check(key, parent, trusted)

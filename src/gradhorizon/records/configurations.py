@@ -21,6 +21,7 @@ MOST_BYTES = 2**20
 _ADVICE = "it is written once and never changed: take it from where the run came from"
 _GROUPS = ("model", "task", "measurement", "optimizer", "trainer", "logger")
 _MOST_DIGITS = 400
+_MOST_SHOWN = 80  # characters of what is wrong
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STARTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
@@ -33,7 +34,7 @@ _FLOAT = re.compile(
 )
 
 
-class _PlainLoader(_BASE):  # type: ignore[misc]
+class _PlainLoader(_BASE):
     """The safe loader, which refuses a key that stands twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -92,7 +93,7 @@ def _parsed(text: str) -> Any:
         depth += isinstance(event, _STARTS) - isinstance(event, _ENDS)
         problem = _problem(event, depth)
         if problem:
-            raise yaml.YAMLError(f"{problem} (line {event.start_mark.line + 1})")
+            raise yaml.YAMLError(problem)
     return yaml.load(text, Loader=_PlainLoader)  # noqa: S506, derived from the safe loader
 
 
@@ -100,10 +101,10 @@ def _problem(event: yaml.Event, depth: int) -> str:
     """What a resolved configuration never has."""
     if depth > MOST_DEPTH:
         return f"lists and mappings lie deeper than {MOST_DEPTH} in one another"
-    if getattr(event, "anchor", None):  # of an alias, too
-        return f"an anchor or alias, {event.anchor[:40]!r}"
-    if getattr(event, "tag", None):
-        return f"a tag, {event.tag[:80]!r}"
+    for name in ("anchor", "tag"):  # an alias has the anchor that it stands for
+        found = getattr(event, name, None)
+        if found:
+            return f"{'an' if name == 'anchor' else 'a'} {name}, {found[:_MOST_SHOWN]!r}, which no run writes"
     if isinstance(event, yaml.ScalarEvent) and not event.style:
         value = event.value
         if len(value) > _MOST_DIGITS and value[0] in "+-.0123456789" and not any(map(str.isspace, value)):

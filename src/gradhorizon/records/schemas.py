@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -56,7 +56,7 @@ class Outcome(_Content):
     outcome_step: Steps | None
 
     @model_validator(mode="after")
-    def _says_how_it_ended(self) -> Self:
+    def _says_how_it_ended(self) -> Outcome:
         if self.status == "finished" and None in (self.outcome, self.outcome_step):
             raise ValueError("must say in `outcome` and `outcome_step` how a finished member ended")
         return self
@@ -86,8 +86,8 @@ class RunSheet(_Content):
     results_version: Count
     model: Name
     task: Name
-    seq_len: Count
-    input_len: Count
+    seq_len: Steps
+    input_len: Steps
     chance: Annotated[dict[str, Finite], Field(description="an object of numbers")]
     num_parameters: Annotated[int, Field(ge=0)]
     hidden_size: Count
