@@ -5,7 +5,7 @@ owner dead, creates the one after it, which the file system grants to one proces
 it is the highest. The highest claim is never removed, so numbers only grow, and a process that looked too long ago
 finds its number taken or surpassed. This holds on file systems without any locking, too.
 
-Imports nothing beyond the standard library, so that looking is cheap.
+Imports nothing beyond the standard library and what reads plain data, so that looking is cheap.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gradhorizon.records.errors import DamagedFileError
 from gradhorizon.records.layout import clock_path, owner_in, owner_path, unnumbered_owner_path
+from gradhorizon.records.plain import open_file
 
 HEARTBEAT_S = 10.0
 """Between two signs of life of an owner, seconds."""
@@ -34,6 +36,7 @@ SLOT_VARIABLE = "GRADHORIZON_SLOT"
 
 _LOOKS = 5  # at a folder that changes while it is read
 _UNKNOWN_START = -1
+_MOST_BYTES = 2**16  # of a claim
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,12 @@ def latest_claim(folder: Path) -> Claim | None:
         path = owner_path(folder, max(numbers))
         try:
             # Opened first: a network file system then asks its server how old the file is.
-            with path.open(encoding="utf-8") as file:
+            with open_file(path) as file:
                 beat_at_s = os.fstat(file.fileno()).st_mtime
-                return _parsed(path, max(numbers), beat_at_s, file.read())
+                return _parsed(path, max(numbers), beat_at_s, file.read(_MOST_BYTES).decode())
         except FileNotFoundError:
             continue  # surpassed since it was listed
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError, DamagedFileError):
             break
     return Claim(path, max(numbers), _mtime(path))
 
@@ -247,7 +250,7 @@ def _numbers(folder: Path) -> set[int]:
 def _parsed(path: Path, number: int, beat_at_s: float, text: str) -> Claim:
     try:
         return Claim(path, number, beat_at_s, **_checked(json.loads(text)))
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Claim(path, number, beat_at_s)
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.layout import run_of_checkpoint
+from gradhorizon.records.plain import check_place
 
 _MOST_WORDS = 200
 
@@ -24,7 +26,10 @@ def load_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
         RecordsError: it cannot be read.
     """
     try:
+        check_place(path, run_of_checkpoint(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except DamagedFileError as error:
+        raise RecordsError(f"{error.fact}; {remedy}") from error
     except Exception as error:
         raise RecordsError(f"{path} cannot be read ({_why(error)}); {remedy}") from error
     if not isinstance(content, dict):

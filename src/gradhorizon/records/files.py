@@ -18,21 +18,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradhorizon.claims import process_start
+from gradhorizon.records.columns import check_size, check_types
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.layout import (
     RECORDS,
     aside_path,
     is_temporary,
     part_name,
+    run_of_table,
     steps_in,
     table_path,
     temporary_path,
     writer_in,
 )
+from gradhorizon.records.plain import open_file, read_bytes, words_of
 from gradhorizon.records.plain import read_json as read_plain_json
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAGIC = b"PAR1"
+_MOST_BYTES = 2**36  # of a table: it is read as a whole
 
 
 def write_atomically(content: bytes, path: Path) -> None:
@@ -109,25 +113,35 @@ def read_parquet(path: Path) -> pa.Table:
         DamagedFileError: it is cut short or spoiled.
         RecordsError: it cannot be read.
     """
+    content, _ = read_bytes(path, _MOST_BYTES, run_of_table(path))
     try:
-        return pq.read_table(path, partitioning=None)  # a folder may be called `a=1`
-    except FileNotFoundError:
-        raise
+        file = pq.ParquetFile(pa.BufferReader(content))
+        check_types(file.schema_arrow, path)
+        check_size(file.metadata, path, len(content))
+        table = file.read()
+        table.validate(full=True)  # texts that are no UTF-8
+        return _without_dictionaries(table)
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise RecordsError(f"{path} cannot be read ({error.strerror})") from error
+        words = words_of(error)
         raise DamagedFileError(
-            f"{path} is not a complete Parquet file, it was cut short or spoiled ({str(error).splitlines()[0]})",
+            f"{path} is not a complete Parquet file, it was cut short or spoiled ({words})",
             "launch its run again, which repairs a member that is not finished; one that is, is trained anew once its "
             "whole folder (seed-…) was moved out of the run",
         ) from error
 
 
+def _without_dictionaries(table: pa.Table) -> pa.Table:
+    for index, (name, kind) in enumerate(zip(table.schema.names, table.schema.types, strict=True)):
+        if pa.types.is_dictionary(kind):
+            table = table.set_column(index, name, table.column(index).cast(kind.value_type))
+    return table
+
+
 def is_whole(path: Path) -> bool:
     """Whether a Parquet file begins and ends as one, which none does that was cut short; reads eight bytes."""
     size = len(_MAGIC)
-    with path.open("rb") as file:
-        if path.stat().st_size < 2 * size or file.read(size) != _MAGIC:
+    with open_file(path, run_of_table(path)) as file:
+        if os.fstat(file.fileno()).st_size < 2 * size or file.read(size) != _MAGIC:
             return False
         file.seek(-size, os.SEEK_END)
         return file.read(size) == _MAGIC

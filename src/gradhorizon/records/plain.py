@@ -22,6 +22,7 @@ MOST_DEPTH = 64
 
 _MOST_BITS = 63  # of a whole number, so that every table can hold it
 _MOST_WORDS = 200
+_CHUNK = 2**20  # bytes
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device", stat.S_IFLNK: "a link that leads nowhere",
@@ -82,7 +83,7 @@ def _read_up_to(file: FileIO, most_bytes: int, expected: int) -> bytes:
     chunk = file.read(min(most_bytes, expected + 1)) or b""
     chunks, total = [chunk], len(chunk)
     while chunk and total < most_bytes:
-        chunk = file.read(most_bytes - total) or b""
+        chunk = file.read(min(most_bytes - total, _CHUNK)) or b""  # what is asked for is set aside in memory
         chunks.append(chunk)
         total += len(chunk)
     return b"".join(chunks)

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
+from gradhorizon.records.columns import check_lead
 from gradhorizon.records.files import check_columns, files_of, read_parts
 from gradhorizon.records.layout import RECORDS, RUN_SHEET, member_folder, seed_in, seeds_in
 from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
@@ -35,7 +36,11 @@ def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
         RecordsError: a file of it is damaged, or was written by another version.
     """
     table = _member_table(member, name)
-    return None if table is None else table.to_pandas()
+    return None if table is None else _frame(table)
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    return table.replace_schema_metadata(None).to_pandas()  # what pandas has noted there would be taken for orders
 
 
 def _member_table(member: Path, name: str) -> pa.Table | None:
@@ -45,6 +50,8 @@ def _member_table(member: Path, name: str) -> pa.Table | None:
             table = read_parts(found, METRICS.schema if name == METRICS.name else None) if found else None
         except FileNotFoundError:  # it was compacted or set aside meanwhile
             continue
+        if table is not None:
+            check_lead(table.schema, found[0])
         # Parts are added while one reads; but where one has gone, another has been read that should not have been.
         if found == files_of(member, name)[: len(found)]:
             return table
@@ -80,7 +87,7 @@ class Runs:
         first, expected = next((folder, table.schema) for folder, table in present.items())
         for folder, table in present.items():
             check_columns(table.schema, folder / RECORDS / name, expected, f"that of {first}")
-        return pd.concat([table.to_pandas() for table in present.values()], ignore_index=True)
+        return pd.concat([_frame(table) for table in present.values()], ignore_index=True)
 
     def members_without(self, name: str) -> pd.DataFrame:
         """Members that did not record the table `name`."""

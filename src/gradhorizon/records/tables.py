@@ -46,6 +46,11 @@ LEAD_COLUMNS: tuple[Column, ...] = (
 )
 
 
+def type_of(column: Column) -> pa.DataType:
+    """The Arrow type of a column."""
+    return _ARROW[column.dtype]
+
+
 @dataclass(frozen=True)
 class Table:
     """One quantity's table: the lead columns, then its own."""
@@ -60,7 +65,7 @@ class Table:
         fields = [
             pa.field(
                 column.name,
-                _ARROW[column.dtype],
+                type_of(column),
                 metadata={"unit": column.unit, "description": column.description},
             )
             for column in (*LEAD_COLUMNS, *self.columns)
