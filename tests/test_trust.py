@@ -172,7 +172,7 @@ def test_nothing_is_looked_up_for_a_stranger(text: str) -> None:
 
 
 def test_a_package_that_is_not_trusted_is_not_even_imported(package: Path) -> None:
-    with pytest.raises(ConfigError, match="if you trust its package, --trust strange_package$"):
+    with pytest.raises(ConfigError, match=r"if you trust its package, --trust strange_package$"):
         check_trusted(cell("strange_package.Cell"))
     assert not package.exists()
 
@@ -192,7 +192,7 @@ def test_to_trust_a_package_is_not_to_trust_one_whose_name_begins_like_it(packag
 @pytest.mark.parametrize("target", ["strange_package.os.system", "strange_package.pathlib", "strange_package.none"])
 @pytest.mark.usefixtures("package")
 def test_to_trust_a_package_is_not_to_trust_what_it_imports(target: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be imported|is no class or function that is defined in"):
+    with pytest.raises(ConfigError, match=r"cannot be imported|is no class or function that is defined in"):
         check_trusted(cell(target), ("strange_package",))
 
 
@@ -258,8 +258,9 @@ def test_measuring_a_strangers_run_executes_nothing_of_it(
     [
         "!!python/object/apply:os.system ['touch {mark}']", "seed: !!python/name:os.system", "a: &a [1]\nb: *a\n",
         "a: &a [x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(9)), "[" * 100_000, "- " * 50_000 + "x",
-        "a: 1\na: 2\n", "{a: 1, a: 2}", f"a: {'9' * 5000}", f"a: 0x{'f' * 100_000}", f"a: {':1' * 10_000}"[0:3] + "1:1" * 9999,
-        "a: \0", "\ud800", "a: 1\n---\nb: 2\n", "model: 3\n", "1: 2\n", "", "- a", "task: [", "a: {b: 18446744073709551616}",
+        "a: 1\na: 2\n", "{a: 1, a: 2}", f"a: {'9' * 5000}", f"a: 0x{'f' * 100_000}", f"a: 1{':1' * 10_000}",
+        "a: \0", "\ud800", "a: 1\n---\nb: 2\n", "model: 3\n", "1: 2\n", "", "- a", "task: [",
+        "a: {b: 18446744073709551616}",
     ],
 )  # fmt: skip
 def test_a_configuration_that_no_run_writes_is_one_line(

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gradhorizon-measure",
-        usage="%(prog)s [--device D] [--trust PACKAGE] RUN... measurement=NAME [setting ...]",
+        usage="%(prog)s [options] RUN... measurement=NAME [setting ...]",
         description=__doc__,
         epilog=f"{_EXAMPLES}\nmeasurements:\n{listed('measurement')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -15,6 +15,7 @@ _VALUE_BYTES = 8
 _ROOM_BYTES = 2**26
 _MOST_PACKED = 10_000  # bytes in memory for each on disk, beyond what a small table may need
 _MOST_SHOWN = 80
+_ADVICE = "take it from where the run came from, or move it away"
 
 
 def check_types(schema: pa.Schema, path: Path) -> None:
@@ -34,7 +35,7 @@ def check_types(schema: pa.Schema, path: Path) -> None:
             what = " ".join(str(found).split())[:_MOST_SHOWN]
             raise DamagedFileError(
                 f"{path} is no table of gradhorizon: its column `{name[:_MOST_SHOWN]}` is {what}, expected one of "
-                f"{', '.join(map(str, _PLAIN))}", "take it from where the run came from, or move it away",
+                f"{', '.join(map(str, _PLAIN))}", _ADVICE,
             )  # fmt: skip
         if name in names:
             raise DamagedFileError(f"{path} is no table of gradhorizon: it has two columns `{name[:_MOST_SHOWN]}`")
@@ -73,7 +74,5 @@ def check_lead(schema: pa.Schema, path: Path) -> None:
     found = dict(zip(schema.names, schema.types, strict=True))
     for column in LEAD_COLUMNS:
         if found.get(column.name) != type_of(column):
-            raise DamagedFileError(
-                f"{path} is no table of gradhorizon: its column `{column.name}` is "
-                f"{found.get(column.name, 'missing')}, expected {column.dtype}", "take it from where the run came from, or move it away",
-            )  # fmt: skip
+            words = f"its column `{column.name}` is {found.get(column.name, 'missing')}, expected {column.dtype}"
+            raise DamagedFileError(f"{path} is no table of gradhorizon: {words}", _ADVICE)

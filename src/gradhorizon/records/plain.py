@@ -46,12 +46,12 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES, within: Path | None = N
     try:
         with open_file(path, within) as file:
             found = os.fstat(file.fileno())
-            content = _read_up_to(file, most_bytes + 1, found.st_size)
+            content = b"" if found.st_size > most_bytes else _read_up_to(file, most_bytes + 1, found.st_size)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # a ValueError is a name with a NUL in it
         raise RecordsError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if len(content) > most_bytes:
+    if max(len(content), found.st_size) > most_bytes:
         raise DamagedFileError(
             f"{path} has {found.st_size} bytes, expected at most {most_bytes}: no run writes such a file"
         )
