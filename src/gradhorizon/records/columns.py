@@ -12,8 +12,8 @@ from gradhorizon.records.tables import LEAD_COLUMNS, type_of
 
 _PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 _VALUE_BYTES = 8
-_ROOM_BYTES = 2**26
-_MOST_PACKED = 10_000  # bytes in memory for each on disk, beyond what a small table may need
+_ROOM_BYTES = 2**26  # that any table may take in memory
+_MOST_PACKED = 1000  # bytes in memory for each on disk, beyond that; those of the studies take up to 22
 _MOST_SHOWN = 80
 _ADVICE = "take it from where the run came from, or move it away"
 
