@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,11 @@ from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
 from gradhorizon.streams import probe_batch
 from gradhorizon.train import resolve_device
-from gradhorizon.trust import check_trusted
+from gradhorizon.trust import with_recorded
 
 log = logging.getLogger(__name__)
 
 _LEAD = ("experiment", "run", "model", "task", "seq_len", "input_len")
-_OF_THIS_LAUNCH = ("measurement", "logger", "plan")
 
 
 @dataclass
@@ -76,7 +75,11 @@ class FinishedRun:
         self.folder = folder
         self.sheet = _sheet(folder)
         recorded = read_configuration(folder)
-        cfg = _configuration(folder, recorded, composed, trusted)
+        try:
+            cfg = with_recorded(composed, recorded, trusted)
+        except OmegaConfBaseException as error:
+            words = str(error).splitlines()[0]
+            raise RecordsError(f"{folder / CONFIG} cannot be read as a run's configuration: {words}") from error
         self.run = validate(cfg)
         self.parts = build_parts(cfg, self.run)
         self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.parts.measurements, strict=True))
@@ -250,22 +253,6 @@ def _sheet(folder: Path) -> dict[str, Any]:
             "trained it"
         )
     return sheet
-
-
-def _configuration(
-    folder: Path, recorded: Mapping[str, Any], composed: DictConfig, trusted: Sequence[str]
-) -> DictConfig:
-    """What the run was trained with, but this launch's measurements."""
-    taken = {name: value for name, value in recorded.items() if name not in _OF_THIS_LAUNCH}
-    check_trusted(taken, trusted)
-    cfg = composed.copy()
-    try:
-        for name, value in taken.items():
-            cfg[name] = value
-    except OmegaConfBaseException as error:
-        words = str(error).splitlines()[0]
-        raise RecordsError(f"{folder / CONFIG} cannot be read as a run's configuration: {words}") from error
-    return cfg
 
 
 def _say_differences(todo: Sequence[FinishedMember], facts: dict[str, Any]) -> None:

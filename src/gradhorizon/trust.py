@@ -16,10 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig
+
 from gradhorizon.config import ConfigError
 from gradhorizon.records.configurations import interpolations
 
 _TARGET = "_target_"
+_OF_THIS_LAUNCH = ("measurement", "logger", "plan")
 _LOOKS_UP = "hydra.utils.get_class"
 _PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 _PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -85,6 +88,26 @@ def check_prefixes(trusted: Sequence[str]) -> None:
 
 def _can_be_trusted(prefix: str) -> bool:
     return prefix.partition(".")[0] not in _NEVER or any(f"{prefix}.".startswith(name) for name in _OF_TORCH)
+
+
+def with_recorded(composed: DictConfig, recorded: Mapping[str, Any], trusted: Sequence[str] = ()) -> DictConfig:
+    """A configuration with what a run was trained with, but for its measurements and its logger.
+
+    Args:
+        composed: by the user.
+        recorded: by the run, as plain data.
+        trusted: see `check_trusted`.
+
+    Raises:
+        ConfigError: it would build what is not trusted.
+        OmegaConfBaseException: it has keys that no configuration has.
+    """
+    taken = {name: value for name, value in recorded.items() if name not in _OF_THIS_LAUNCH}
+    check_trusted(taken, trusted)
+    found = composed.copy()
+    for name, value in taken.items():
+        found[name] = value
+    return found
 
 
 def check_trusted(config: Mapping[str, Any], trusted: Sequence[str] = ()) -> None:

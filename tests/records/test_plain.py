@@ -218,7 +218,20 @@ def test_what_looks_like_an_interpolation_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["a: *a", "&a a: 1", "? - - - !x\n: 1", "<<: 1", "? {a: 1}\n: 2", "a: 1\nb: \tc: 2"]
+    "content",
+    [
+        "a: *a",
+        "&a a: 1",
+        "a: 1\na: 2",
+        "a: {b: 1, b: 2}",
+        "a: !!str 1",
+        "a: !!binary aGk=",
+        "[1]",
+        "? - - - !x\n: 1",
+        "<<: 1",
+        "? {a: 1}\n: 2",
+        "a: 1\nb: \tc: 2",
+    ],
 )
 def test_yaml_that_no_run_writes_is_one_message(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.yaml").write_text(content)

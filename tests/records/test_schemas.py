@@ -61,7 +61,7 @@ def test_what_was_recorded_once_stays_readable(path: Path) -> None:
         assert read_member_sheet(member) == json.loads((member / "member.json").read_text())
 
 
-WRONG_RUN = (
+WRONG_RUN: tuple[tuple[str, Any, str], ...] = (
     ("chance", None, "`chance` must be an object of numbers, got null"),
     ("chance", {"loss": None}, "`chance.loss` must be a number, got null"),
     ("chance", {"loss": float("nan")}, "`chance.loss` must be a finite number, got nan"),
@@ -109,7 +109,7 @@ def test_a_wrong_value_in_a_runs_sheet_is_named(tmp_path: Path, key: str, value:
     assert "\n" not in str(caught.value)
 
 
-WRONG_MEMBER = (
+WRONG_MEMBER: tuple[tuple[str, Any, str], ...] = (
     ("launch", None, "`launch` must be an object, got null"),
     ("launch", {"device": 3}, "`launch.device` must be text, got 3"),
     ("launches", None, "`launches` must be a list of launches, got null"),

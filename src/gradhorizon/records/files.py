@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradhorizon.claims import process_start
-from gradhorizon.records.columns import check_size, check_types
+from gradhorizon.records.columns import check_size, check_types, is_text
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.layout import (
     RECORDS,
@@ -120,7 +120,7 @@ def read_parquet(path: Path) -> pa.Table:
         check_size(file.metadata, path, len(content))
         table = file.read()
         table.validate(full=True)  # texts that are no UTF-8
-        return _without_dictionaries(table)
+        return _plain_texts(table)
     except (OSError, pa.ArrowException) as error:
         words = words_of(error)
         raise DamagedFileError(
@@ -130,10 +130,10 @@ def read_parquet(path: Path) -> pa.Table:
         ) from error
 
 
-def _without_dictionaries(table: pa.Table) -> pa.Table:
+def _plain_texts(table: pa.Table) -> pa.Table:
     for index, (name, kind) in enumerate(zip(table.schema.names, table.schema.types, strict=True)):
-        if pa.types.is_dictionary(kind):
-            table = table.set_column(index, name, table.column(index).cast(kind.value_type))
+        if is_text(kind) and kind != pa.string():
+            table = table.set_column(index, name, table.column(index).cast(pa.string()))
     return table
 
 
