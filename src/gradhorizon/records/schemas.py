@@ -148,6 +148,8 @@ class AskedSheet(_Content):
     """A file of ``sweeps/``."""
 
     runs: Annotated[list[AskedSheetRun], Field(description="a list of runs")]
+    schema_: Annotated[int, Field(alias="schema")] = 1
+    asked_at_s: Finite | None = None
     digest: Text | None = None
 
 
@@ -175,7 +177,8 @@ def problem_of(content: Mapping[str, Any], kind: type[BaseModel]) -> str:
         found = kind.model_validate(content)
     except ValidationError as error:
         return _words(error.errors(include_url=False)[0], kind)
-    if content.get(_DIGEST) is not None and found.model_extra:
+    is_whole = isinstance(found, RunSheet | MemberSheet | AskedSheet)  # launchers add facts of their own to a failure
+    if is_whole and content.get(_DIGEST) is not None and found.model_extra:
         return f"has the unknown key `{min(found.model_extra)[:_MOST_SHOWN]}`, and was sealed without it"
     return ""
 
