@@ -13,8 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.configurations import configuration
-from gradhorizon.records.files import read_json
-from gradhorizon.records.layout import RUN_SHEET
+from gradhorizon.records.sheets import read_run_sheet
 from gradhorizon.shipped_models import shipped_settings
 from gradhorizon.variants import TELL_NO_RUN
 
@@ -93,7 +92,7 @@ def _settings(row: pd.Series) -> Flat:
 
 def _device(run: Path) -> str:
     """Kind of the device that ``auto`` stood for; empty if no launch says."""
-    launches = read_json(run / RUN_SHEET).get("launches") or [{}]
+    launches = read_run_sheet(run).get("launches") or [{}]
     return str(launches[0].get("device") or "").partition(":")[0]
 
 

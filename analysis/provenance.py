@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.cohort import MEMBER, Cohort
-from gradhorizon.records.files import read_json
-from gradhorizon.records.layout import MEMBER_SHEET, RUN_SHEET
+from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
 
 FACTS = ("commit", "device", "precision", "num_threads", "cell_source")
 
@@ -94,11 +93,9 @@ def _distinct(values: list[Any]) -> str:
 
 
 def _launch(member: Any) -> dict[str, Any]:
-    path = Path(member.folder) / MEMBER_SHEET
-    content = read_json(path) if path.is_file() else {}
-    launch = content.get("launch")
-    return launch if isinstance(launch, dict) else {}
+    launch: dict[str, Any] = read_member_sheet(Path(member.folder)).get("launch", {})
+    return launch
 
 
 def _run_json(member: Any) -> dict[str, Any]:
-    return read_json(Path(member.folder).parent / RUN_SHEET)
+    return read_run_sheet(Path(member.folder).parent)

@@ -126,9 +126,11 @@ def theory_line(config: Mapping[str, Any]) -> TheoryLine | None:
     if not isinstance(model, Mapping) or not isinstance(cell, Mapping) or not _is_plain(config, model):
         return None
     kind, initialization = _own(cell), cell.get("initialization", {"_target_": f"{_PACKAGE}.initialization.uniform"})
-    if not isinstance(initialization, Mapping) or set(cell) - _CELL_ARGUMENTS:
+    nonlinearity = cell.get("nonlinearity", _NONLINEARITY.get(kind))
+    is_known = isinstance(initialization, Mapping) and isinstance(nonlinearity, str | None)
+    if not is_known or set(cell) - _CELL_ARGUMENTS:
         return None
-    line = _LINES.get((kind, cell.get("nonlinearity", _NONLINEARITY.get(kind)), _own(initialization)))
+    line = _LINES.get((kind, nonlinearity, _own(initialization)))
     return _called(line, {key: value for key, value in initialization.items() if key not in _OF_HYDRA})
 
 
@@ -149,7 +151,7 @@ def _called(line: Callable[..., TheoryLine] | None, arguments: Mapping[str, Any]
     try:
         inspect.signature(line).bind(**arguments)
         return line(**arguments)
-    except (TypeError, ValueError):  # arguments that this theory does not know, or values outside it
+    except (TypeError, ValueError, ArithmeticError):  # arguments that this theory does not know, or values outside it
         return None
 
 

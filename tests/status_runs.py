@@ -16,6 +16,13 @@ End = tuple[str, int] | int | None
 """How a member ended and when, or the step of its last commit, or None before its first."""
 
 
+SHEET = {
+    "results_version": 1, "input_len": 70, "chance": {}, "num_parameters": 17, "hidden_size": 8, "clip_norm": None,
+    "color": None, "marker": None,
+}  # fmt: skip
+"""What a run's sheet holds, and status does not show."""
+
+
 @dataclass(frozen=True)
 class StatusRun:
     """One run.
@@ -48,7 +55,7 @@ class StatusRun:
         copied = {key: getattr(self, key) for key in ("status", "model", "task", "seq_len", "num_steps")}
         launches = [{"seeds": list(range(len(self.ends))), "started_at_s": time.time() - 600}]
         content = {"experiment": experiment.name, "run": folder.name, "outcomes": outcomes, "launches": launches}
-        write(folder / "run.json", copied | content)
+        write(folder / "run.json", {**SHEET, "identity": self.identity} | copied | content)
         return folder
 
     def _member(self, seed: int, end: tuple[str, int] | int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweep import FailedRun, listing
 from tests.breaking import Unspeakable
+from tests.status_runs import StatusRun
 
 KILLED = "killed by signal 9, SIGKILL (out of memory?)"
 LINES = ["Traceback:", "  there", "ValueError: no"]
@@ -86,7 +87,8 @@ def test_a_launcher_adds_to_what_the_run_itself_has_left_of_the_same_failure_and
     assert read_json(folder / FAILURE)["traceback"] == []
 
 
-def test_a_run_sheet_that_says_running_says_failed_and_nothing_else_changes(folder: Path) -> None:
+def test_a_run_sheet_that_says_running_says_failed_and_nothing_else_changes(tmp_path: Path) -> None:
+    folder = StatusRun(status="running", ends=()).write(tmp_path / "study")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     mark(folder)
     assert read_json(folder / "run.json") == {**json.loads(before.pop("run.json")), "status": "failed"}

@@ -22,8 +22,9 @@ import pytest
 
 from gradhorizon.config import ConfigError
 from gradhorizon.failures import RunFailedError
-from gradhorizon.records import files as record_files
-from gradhorizon.records.files import put_aside, read_json, write_atomically, write_parquet
+from gradhorizon.records import parquet
+from gradhorizon.records.files import put_aside, read_json, write_atomically
+from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import METRICS, RecordsError
@@ -397,14 +398,14 @@ def test_a_reader_that_comes_while_parts_are_set_aside_sees_no_gap(
 def test_a_reader_whose_parts_are_merged_under_its_hands_reads_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records, original = written(tmp_path, 5, 10), record_files.read_parquet
+    records, original = written(tmp_path, 5, 10), parquet.read_parquet
 
     def late(path: Path, entry: Entry | None) -> pa.Table:
         monkeypatch.undo()
         end(records)
         return original(path, entry)
 
-    monkeypatch.setattr(record_files, "read_parquet", late)
+    monkeypatch.setattr(parquet, "read_parquet", late)
     table = read_member_table(tmp_path, "metrics")
     assert table is not None
     assert table["value"].tolist() == [5.0, 10.0]

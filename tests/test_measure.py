@@ -189,7 +189,8 @@ def test_float64_parameters_are_not_rounded(tmp_path: Path) -> None:
 def test_an_external_cell_is_measured(tmp_path: Path) -> None:
     cell = ("model=external", "model.label=linear", "model.cell._target_=tests.synthetic_cells.LinearRecurrence")
     folder = trained(tmp_path, ("measurement=[input_gradients]",), *cell)
-    assert main([str(folder), "measurement=lyapunov_spectrum", CHOSEN[1]]) == 0
+    chosen = ("measurement=lyapunov_spectrum", CHOSEN[1])
+    assert main([str(folder), *chosen, "--trust", "tests.synthetic_cells"]) == 0
     assert set(all_tables(folder, 0)["lyapunov_spectrum"]["model"]) == {"linear"}
     assert read_json(folder / "seed-0" / "member.json")["measured_later"]["lyapunov_spectrum"]["cell_source"]
 

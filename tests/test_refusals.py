@@ -72,6 +72,16 @@ def test_null_where_a_value_is_needed_is_one_clear_error(tmp_path: Path) -> None
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("mode", [[], ["-m", "plan=true"]], ids=" ".join)
+@pytest.mark.parametrize("group", ["task", "model", "optimizer", "trainer", "logger", "measurement"])
+def test_null_where_a_group_is_needed_is_one_clear_error(tmp_path: Path, group: str, mode: list[str]) -> None:
+    done = launch(tmp_path, *mode, f"{group}=null")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"Error: `{group}` must be the name of a configuration file, such as ")
+    assert ", got null" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_single_run_of_a_sweep_says_which_axes_it_leaves_out(tmp_path: Path) -> None:
     done = launch(tmp_path, "experiment=quickstart", "plan=true")
     assert "note: this experiment sweeps over model, task, seq_len; without -m, one run alone is trained" in done.stderr

@@ -291,7 +291,7 @@ def test_a_damaged_file_is_named_and_hides_no_other_run(tmp_path: Path, capsys: 
     truncated_member(tmp_path / "study")
     running(tmp_path / "study", model="gru")
     text = printed(capsys, tmp_path)
-    assert "unreadable: seed-1/member.json is cut short" in text
+    assert "unreadable: seed-1/member.json cannot be read (" in text
     assert "running    gru" in text
 
 

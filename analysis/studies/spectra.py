@@ -11,11 +11,11 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from omegaconf import OmegaConf
 from scipy import stats
 
 from analysis import appearance
 from analysis.cohort import MEMBER, Cohort, records
+from analysis.configurations import configuration
 from analysis.growth import CONFIDENCE, MIN_SEEDS
 from gradhorizon.records.layout import CONFIG
 from gradhorizon.records.tables import RecordsError
@@ -44,12 +44,18 @@ def settings(cohort: Cohort, paths: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _values(run: Path, paths: Mapping[str, str]) -> dict[str, Any]:
-    config = OmegaConf.load(run / CONFIG)
-    found = {name: OmegaConf.select(config, path) for name, path in paths.items()}
+    config = configuration(run)
+    found = {name: _at(config, path) for name, path in paths.items()}
     absent = [paths[name] for name, value in found.items() if value is None]
     if absent:
         raise RecordsError(f"{run.name}/{CONFIG} has no `{absent[0]}`; pass the runs of this study alone")
     return found
+
+
+def _at(node: Any, path: str) -> Any:
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
 
 
 def exponents_at_init(cohort: Cohort, table: str, paths: Mapping[str, str] | None = None) -> pd.DataFrame:

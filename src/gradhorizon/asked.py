@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon import failures
-from gradhorizon.records import safely
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import SWEEPS, asked_files, asked_path, failed_before_path
+from gradhorizon.records.plain import read_json
+from gradhorizon.records.sheets import check
 
 _OF_NO_RUN = ("runs_dir=", "hydra.", "hydra/", "plan=")
 
@@ -81,18 +83,11 @@ def read_asked(sweeps: Path) -> Iterator[AskedRun]:
         sweeps: the folder `SWEEPS` of an experiment.
     """
     for path in asked_files(sweeps):
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            yield from [_parsed(run) for run in json.loads(safely.read_text(path))["runs"]]
-
-
-def _parsed(run: dict[str, Any]) -> AskedRun:
-    found = AskedRun(**{field.name: run[field.name] for field in fields(AskedRun)})
-    numbers = [*found.seeds, *(number for number in (found.seq_len, found.num_steps) if number is not None)]
-    words = [found.key, found.title, found.run, *found.identities, *found.overrides]
-    words += [word for word in (found.model, found.task) if word is not None]
-    if not all(isinstance(number, int) for number in numbers) or not all(isinstance(word, str) for word in words):
-        raise TypeError("a record of another kind")
-    return found
+        with suppress(OSError, RecordsError):
+            content, _ = read_json(path)
+            check(content, path, "AskedSheet")
+            names = [field.name for field in fields(AskedRun)]
+            yield from [AskedRun(**{name: run[name] for name in names}) for run in content["runs"]]
 
 
 def failure_of(sweeps: Path, run: AskedRun) -> failures.Failure | None:

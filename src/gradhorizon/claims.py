@@ -5,8 +5,8 @@ owner dead, creates the one after it, which the file system grants to one proces
 it is the highest. The highest claim is never removed, so numbers only grow, and a process that looked too long ago
 finds its number taken or surpassed. This holds on file systems without any locking, too.
 
-Imports nothing beyond the standard library, so that looking is cheap. No file is made through a link
-(`gradhorizon.records.safely`).
+Imports nothing beyond the standard library and what reads plain data, so that looking is cheap. No file is made through
+a link (`gradhorizon.records.safely`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.records import safely
+from gradhorizon.records.errors import DamagedFileError
 from gradhorizon.records.layout import clock_path, owner_in, owner_path, unnumbered_owner_path
+from gradhorizon.records.plain import open_file
 
 HEARTBEAT_S = 10.0
 """Between two signs of life of an owner, seconds."""
@@ -36,6 +38,7 @@ SLOT_VARIABLE = "GRADHORIZON_SLOT"
 
 _LOOKS = 5  # at a folder that changes while it is read
 _UNKNOWN_START = -1
+_MOST_BYTES = 2**16  # of a claim
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,12 @@ def latest_claim(folder: Path) -> Claim | None:
         path = owner_path(folder, max(numbers))
         try:
             # Opened first: a network file system then asks its server how old the file is.
-            with os.fdopen(safely.open_to_read(path), encoding="utf-8") as file:
+            with open_file(path) as file:
                 beat_at_s = os.fstat(file.fileno()).st_mtime
-                return _parsed(path, max(numbers), beat_at_s, file.read())
+                return _parsed(path, max(numbers), beat_at_s, file.read(_MOST_BYTES).decode())
         except FileNotFoundError:
             continue  # surpassed since it was listed
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError, DamagedFileError):
             break
     return Claim(path, max(numbers), _mtime(path))
 
@@ -249,7 +252,7 @@ def _numbers(folder: Path) -> set[int]:
 def _parsed(path: Path, number: int, beat_at_s: float, text: str) -> Claim:
     try:
         return Claim(path, number, beat_at_s, **_checked(json.loads(text)))
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Claim(path, number, beat_at_s)
 
 

@@ -27,6 +27,7 @@ from gradhorizon.failures import (
 from gradhorizon.locks import MemberHeldError
 from gradhorizon.records.files import write_json
 from gradhorizon.records.layout import FAILURE, LOG, RUN_SHEET
+from gradhorizon.records.sheets import look_at_run_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
 from gradhorizon.sweep import RunError, Skipped
@@ -115,9 +116,10 @@ def record(
 
 
 def _mark_failed(path: Path) -> None:
-    sheet = content_of(
-        path
-    )  # empty if it was killed before it was written, or is no longer readable: not ours to touch
+    try:
+        sheet, _ = look_at_run_sheet(path.parent)
+    except RecordsError:  # not ours to touch
+        return
     if sheet.get("status") == "running":
         write_json({**sheet, "status": "failed"}, path)
 

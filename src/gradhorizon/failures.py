@@ -5,7 +5,6 @@ Imports neither torch nor Hydra nor pandas: those who only read failures start q
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -16,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.records import safely
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import FAILURE, LOG
+from gradhorizon.records.plain import open_file, read_json
+from gradhorizon.records.sheets import check
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +151,8 @@ def forgive(folder: Path, seeds: Iterable[int]) -> None:
 
 def failed_seeds(folder: Path) -> list[int]:
     """Members that the failed launch was to train, where ``failed.json`` says so."""
-    seeds = content_of(folder / FAILURE).get("seeds")
-    return [seed for seed in seeds if isinstance(seed, int)] if isinstance(seeds, list) else []
+    seeds: list[int] = content_of(folder / FAILURE).get("seeds", [])
+    return seeds
 
 
 def read_failure(path: Path) -> Failure:
@@ -160,35 +161,42 @@ def read_failure(path: Path) -> Failure:
     Args:
         path: of ``failed.json``, which may be missing.
     """
-    content = content_of(path)
+    content, problem = _content(path)
     lines = content.get("traceback") or _last_traceback(path.with_name(LOG)) or content.get("last_lines") or []
-    lines = [str(line) for line in lines] if isinstance(lines, list) else [str(lines)]
-    last_words = next((line for line in reversed(lines) if line.strip()), _UNKNOWN)
-    return Failure(str(content.get("reason") or last_words), lines, str(content.get("phase") or ""))
+    last_words = next((line for line in reversed(lines) if line.strip()), problem or _UNKNOWN)
+    return Failure(content.get("reason") or last_words, lines, content.get("phase", ""))
 
 
 def failed_overrides(path: Path) -> list[str]:
     """What a run that failed was launched with; nothing where that is not known."""
-    overrides = content_of(path).get("overrides")
-    return [str(item) for item in overrides] if isinstance(overrides, list) else []
+    overrides: list[str] = content_of(path).get("overrides", [])
+    return overrides
 
 
 def content_of(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing if it cannot be read."""
+    """What a ``failed.json`` holds; nothing if it cannot be read, or is not as runs write it."""
+    return _content(path)[0]
+
+
+def _content(path: Path) -> tuple[dict[str, Any], str]:
+    """What a ``failed.json`` holds, and what is wrong with it."""
     try:
-        content = json.loads(safely.read_text(path))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        content, _ = read_json(path, is_any_text=True)
+        check(content, path, "FailureSheet")
+    except FileNotFoundError:
+        return {}, ""
+    except RecordsError as error:
+        return {}, str(getattr(error, "fact", error))
+    return content, ""
 
 
 def last_lines(path: Path) -> list[str]:
     """The end of a log; nothing if there is none."""
     try:
-        with os.fdopen(safely.open_to_read(path), "rb") as file:
+        with open_file(path) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES, 0))
-            return file.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:
+            return file.read(_LOG_TAIL_BYTES).decode("utf-8", errors="replace").splitlines()
+    except (OSError, RecordsError):
         return []
 
 

@@ -13,11 +13,13 @@ from torch import nn
 
 from gradhorizon.config import RunConfig
 from gradhorizon.measurements.measurement import Measurement
-from gradhorizon.records.files import put_aside, read_json, write_json, write_parquet
+from gradhorizon.records.files import put_aside, write_json
 from gradhorizon.records.layout import KEPT, MEMBER_SHEET, kept_path, kept_step_in, member_folder, table_path
 from gradhorizon.records.listing import Listing
+from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import listing_of, recorded_tables
 from gradhorizon.records.seals import Entry
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_folder import load_checkpoint
 
@@ -55,7 +57,7 @@ class KeptCheckpoint:
             raise RecordsError(f"{self.path} must hold {(self.step, self.phase)}, got {found}; {_REMEDY}")
         try:
             network.load_state_dict(content["network"])
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise RecordsError(
                 f"{self.path} does not fit the network that the run's configuration builds now: {error}; "
                 "measure with the code that trained it"
@@ -80,7 +82,7 @@ class FinishedMember:
     @property
     def content(self) -> dict[str, Any]:
         """Its ``member.json`` as it is now."""
-        return read_json(self.folder / MEMBER_SHEET)
+        return read_member_sheet(self.folder)
 
     @property
     def launch(self) -> dict[str, Any]:
@@ -197,4 +199,7 @@ class FinishedMember:
 
 
 def _step_of(kept: KeptCheckpoint) -> int:
-    return int(load_checkpoint(kept.path, _REMEDY, kept.entry)["step"])
+    step = load_checkpoint(kept.path, _REMEDY, kept.entry).get("step")
+    if not isinstance(step, int):
+        raise RecordsError(f"{kept.path} must say after how many steps it was kept, got {str(step)[:80]!r}; {_REMEDY}")
+    return step

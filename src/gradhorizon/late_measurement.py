@@ -12,10 +12,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
-from yaml import YAMLError
 
 from gradhorizon import runs
 from gradhorizon.absent_tables import remedy
@@ -30,17 +29,18 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.parts import build_parts, program_of
-from gradhorizon.records.files import read_json
-from gradhorizon.records.layout import CONFIG, LOG, RUN_SHEET, seeds_in
+from gradhorizon.records.configurations import read_configuration
+from gradhorizon.records.layout import CONFIG, LOG, seeds_in
+from gradhorizon.records.sheets import read_run_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
 from gradhorizon.streams import probe_batch
 from gradhorizon.train import resolve_device
+from gradhorizon.trust import with_recorded
 
 log = logging.getLogger(__name__)
 
 _LEAD = ("experiment", "run", "model", "task", "seq_len", "input_len")
-_OF_THIS_LAUNCH = ("measurement", "logger", "plan")
 
 
 @dataclass
@@ -61,24 +61,31 @@ class FinishedRun:
         folder: the run's folder; its ``config.yaml`` and ``run.json`` are only read.
         composed: ``train.yaml`` composed with the measurements.
         device: where to measure; where the members were trained if None.
+        trusted: packages of which whatever the run's configuration names may be built.
 
     Raises:
-        ConfigError: the network or the task refuses a measurement.
+        ConfigError: the network or the task refuses a measurement, or the configuration asks for what is not trusted.
         RecordsError: the run's files cannot be read, or are of another `results_version`.
     """
 
-    def __init__(self, folder: Path, composed: DictConfig, device: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, composed: DictConfig, device: str | None = None, trusted: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.sheet = _sheet(folder)
-        cfg = _configuration(folder, composed)
+        recorded = read_configuration(folder)
+        try:
+            cfg = with_recorded(composed, recorded, trusted)
+        except OmegaConfBaseException as error:
+            words = str(error).splitlines()[0]
+            raise RecordsError(f"{folder / CONFIG} cannot be read as a run's configuration: {words}") from error
         self.run = validate(cfg)
         self.parts = build_parts(cfg, self.run)
         self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.parts.measurements, strict=True))
         tables = Counter(item.table.name for item in self.named.values())
         if tables.total() > len(tables):
             raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
-        recorded = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-        self.trained_with: dict[str, Any] = recorded.get("measurement") or {}  # type: ignore[union-attr]
+        self.trained_with: dict[str, Any] = recorded.get("measurement") or {}
         self.device = device
 
     def measure(self) -> Tally:
@@ -205,7 +212,7 @@ class FinishedRun:
             known = [
                 member.settings(item) or self.trained_with.get(name) for member in members if not member.lacks(item)
             ]
-            changes = sorted({change for settings in known if settings for change in _changes(settings, asked)})
+            changes = sorted({change for old in known if isinstance(old, dict) for change in _changes(old, asked)})
             if changes:
                 log.warning("  note: %s was recorded with %s", name, "; ".join(changes))
 
@@ -234,7 +241,7 @@ def _refuse_nothing_to_see(
 
 
 def _sheet(folder: Path) -> dict[str, Any]:
-    sheet = read_json(folder / RUN_SHEET)
+    sheet = read_run_sheet(folder)
     if sheet.get("results_version") != runs.RESULTS_VERSION:
         raise RecordsError(
             f"`results_version` must be {runs.RESULTS_VERSION}, that of this code, got {sheet.get('results_version')}: "
@@ -242,20 +249,6 @@ def _sheet(folder: Path) -> dict[str, Any]:
             "trained it"
         )
     return sheet
-
-
-def _configuration(folder: Path, composed: DictConfig) -> DictConfig:
-    """What the run was trained with, but this launch's measurements."""
-    try:
-        recorded = OmegaConf.load(folder / CONFIG)
-        cfg = composed.copy()
-        for name, value in OmegaConf.to_container(recorded).items():  # type: ignore[union-attr]
-            if name not in _OF_THIS_LAUNCH:
-                cfg[name] = value
-    except (OSError, AttributeError, YAMLError, OmegaConfBaseException) as error:
-        words = str(error).splitlines()[0]
-        raise RecordsError(f"{folder / CONFIG} cannot be read as a run's configuration: {words}") from error
-    return cfg
 
 
 def _say_differences(todo: Sequence[FinishedMember], facts: dict[str, Any]) -> None:
@@ -273,7 +266,7 @@ def _say_differences(todo: Sequence[FinishedMember], facts: dict[str, Any]) -> N
 
 def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
-    for name in sorted(then.keys() | now.keys()):
+    for name in sorted(then.keys() | now.keys(), key=str):
         old, new = then.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             found += _changes(old, new, f"{prefix}{name}.")

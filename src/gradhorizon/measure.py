@@ -36,6 +36,7 @@ from gradhorizon.progress import format_duration
 from gradhorizon.records.finding import Found, find, recorded_runs
 from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.trust import check_prefixes
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word for word in options.words if _OVERRIDE.fullmatch(word)]
     try:
         found = find_runs([word for word in options.words if word not in overrides])
-        code = measure(recorded_runs(found), composed(overrides), options.device)
+        check_prefixes(options.trust)
+        code = measure(recorded_runs(found), composed(overrides), options.device, options.trust)
         return max(code, int(bool(found.unreadable)))
     except (ConfigError, RecordsError) as error:
         log.error("Error: %s", error)  # noqa: TRY400, a user's mistake needs no traceback
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gradhorizon-measure",
-        usage="%(prog)s [--device D] RUN... measurement=NAME [setting ...]",
+        usage="%(prog)s [options] RUN... measurement=NAME [setting ...]",
         description=__doc__,
         epilog=f"{_EXAMPLES}\nmeasurements:\n{listed('measurement')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -82,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "words", nargs="+", metavar="RUN | setting",
         help="run folders, experiment folders or runs roots; and settings of the group `measurement`, as in training",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE",
+        help="a package that runs may name in their configurations, such as that of your own cell; repeatable. Classes "
+        "of gradhorizon, torch.nn modules and torch.optim optimizers are built anyway, and nothing else is",
     )  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda, cuda:<index> or mps; by default where each run was trained")
     return parser
@@ -144,13 +151,14 @@ def _refuse_step_measurement(name: str, node: DictConfig) -> None:
         raise ConfigError(remedy([name], {name: node}))
 
 
-def measure(folders: Sequence[Path], cfg: DictConfig, device: str | None) -> int:
+def measure(folders: Sequence[Path], cfg: DictConfig, device: str | None, trusted: Sequence[str] = ()) -> int:
     """Measure finished members of all runs; returns the exit code, 1 if anything failed.
 
     Args:
         folders: run folders.
         cfg: ``train.yaml`` composed with the measurements.
         device: where to measure; where each run was trained if None.
+        trusted: packages of which whatever a run's configuration names may be built.
     """
     start = time.monotonic()
     tallies = []
@@ -158,7 +166,7 @@ def measure(folders: Sequence[Path], cfg: DictConfig, device: str | None) -> int
     for folder in folders:
         log.info("%s", folder)
         try:
-            tallies.append(FinishedRun(folder, cfg, device).measure())
+            tallies.append(FinishedRun(folder, cfg, device, trusted).measure())
         except (ConfigError, RecordsError) as error:
             is_the_same = str(error) in refusals[-1:]
             log.error("  Error: %s", "the same" if is_the_same else error)  # noqa: TRY400, as in `main`

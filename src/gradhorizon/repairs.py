@@ -18,10 +18,10 @@ from gradhorizon.records import safely
 from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays, write_json
 from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder, seed_in
 from gradhorizon.records.listing import FILES, Listing
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import RecordsError, Table
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.run_folder import load_checkpoint
-from gradhorizon.runs import read_member_sheet
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from gradhorizon.records.files import DamagedFileError, read_listed
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import read_listed
+from gradhorizon.records.layout import run_of_checkpoint
 from gradhorizon.records.seals import Entry, SealError, is_sealed_archive
-from gradhorizon.records.tables import RecordsError
 
 _MOST_WORDS = 200
 
@@ -29,7 +30,7 @@ def load_checkpoint(path: Path, remedy: str, entry: Entry | None = None) -> dict
         RecordsError: it cannot be read.
     """
     try:
-        raw = read_listed(path, entry)
+        raw = read_listed(path, run_of_checkpoint(path), entry)
         is_sealed_archive(raw)
     except FileNotFoundError as error:
         raise RecordsError(f"{path} is missing; {remedy}") from error

@@ -18,13 +18,13 @@ from gradhorizon.parts import Parts
 from gradhorizon.records.files import (
     DamagedFileError,
     put_aside,
-    read_json,
     remove_orphans,
     write_atomically,
     write_json,
 )
 from gradhorizon.records.layout import CONFIG, RUN_SHEET
 from gradhorizon.records.seals import sealed_text
+from gradhorizon.records.sheets import look_at_run_sheet
 from gradhorizon.variants import variant
 
 log = logging.getLogger(__name__)
@@ -110,10 +110,9 @@ class RunSheet:
         return time.monotonic() - self._start
 
     def _earlier_launches(self) -> list[dict[str, Any]]:
-        path = self.folder / RUN_SHEET
         try:
-            return read_json(path).get("launches", []) if path.is_file() else []
+            return look_at_run_sheet(self.folder)[0].get("launches", [])
         except DamagedFileError as error:
             log.warning("  %s; it is set aside, and written anew", error.fact)
-            put_aside(path)
+            put_aside(self.folder / RUN_SHEET)
             return []

@@ -7,7 +7,6 @@ they cover, their modification times when these were committed. Imports neither 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import Any
 from gradhorizon.absent_members import expected_seeds, launched_seeds, seeds_without_sheet
 from gradhorizon.claims import Claim, latest_claim
 from gradhorizon.failures import Failure, failed_overrides, failed_seeds, read_failure
-from gradhorizon.records import safely
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import (
     FAILURE,
     MEMBER_SHEET,
@@ -26,10 +25,10 @@ from gradhorizon.records.layout import (
     member_folder,
     member_name,
     readable_in,
-    seed_in,
     seeds_in,
     steps_in,
 )
+from gradhorizon.records.sheets import look_at_member_sheet, look_at_run_sheet
 from gradhorizon.variants import variant
 
 STATUSES = ("running", "failed", "stale", "unreadable", "queued", "missing", "finished")
@@ -38,10 +37,6 @@ STATUSES = ("running", "failed", "stale", "unreadable", "queued", "missing", "fi
 OUTCOMES = ("solved", "diverged", "budget exhausted")
 
 _RECENT_PARTS = 6
-
-
-class DamagedError(ValueError):
-    """A file that is cut short, no JSON object, or lacks something."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +144,7 @@ def read_run(folder: Path, now_s: float) -> RunLook:
         now_s: seconds since 1970.
     """
     try:
-        sheet, changed_at_s = _read(folder / RUN_SHEET)
+        sheet, changed_at_s = look_at_run_sheet(folder)
         known = _known(folder, sheet) | {"changed_at_s": changed_at_s}
         failed = failed_seeds(folder) if (has_failed := (folder / FAILURE).exists()) else []
         gone = seeds_without_sheet(folder, expected_seeds(sheet))
@@ -158,15 +153,11 @@ def read_run(folder: Path, now_s: float) -> RunLook:
         seeds = sorted({*_seeds(sheet, folder), *failed, *gone})
         members = [_member(member_folder(folder, seed), seed, is_gone=seed in gone) for seed in seeds]
         return _with_gone(_unfinished(folder, members, known, sheet, now_s), gone)
-    except DamagedError as error:
-        return RunLook(folder, "unreadable", folder.parent.name, problem=str(error))
+    except RecordsError as error:
+        problem = str(getattr(error, "fact", error)).replace(os.path.join(folder, ""), "")  # noqa: PTH118, within words
+        return RunLook(folder, "unreadable", folder.parent.name, problem=problem)
     except OSError as error:
         return RunLook(folder, "unreadable", folder.parent.name, problem=f"{error.strerror}: {error.filename}")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        words = f"{type(error).__name__}: {error}"
-        return RunLook(
-            folder, "unreadable", folder.parent.name, problem=f"{RUN_SHEET} is not as runs write it ({words})"
-        )
 
 
 def _unfinished(
@@ -176,7 +167,7 @@ def _unfinished(
     owner = next((claim for claim in open_claims if claim.is_alive(now_s)), None)
     if members and all(member.is_finished for member in members):
         if not sheet:
-            raise DamagedError(f"{RUN_SHEET} is not there, though its members have ended: restore it from a copy")
+            raise RecordsError(f"{RUN_SHEET} is not there, though its members have ended: restore it from a copy")
         return RunLook(folder, "finished", **known, members=members)
     if owner is not None:
         rate = _steps_per_s(folder, members, owner)
@@ -188,35 +179,12 @@ def _unfinished(
     return RunLook(folder, status, **known, members=members, owner=next(iter(open_claims), None))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], float]:
-    """Content and modification time of a JSON file; nothing and 0 if it is not there."""
-    try:
-        with os.fdopen(safely.open_to_read(path), encoding="utf-8") as file:
-            content, changed_at_s = json.load(file), os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
-        return {}, 0.0
-    except safely.MisplacedError as error:
-        raise DamagedError(str(error)) from error
-    except ValueError as error:
-        raise DamagedError(f"{_near(path)} is cut short or no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DamagedError(f"{_near(path)} holds {type(content).__name__}, expected a JSON object")
-    return content, changed_at_s
-
-
-def _near(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}" if seed_in(path.parent.name) is not None else path.name
-
-
 def _known(folder: Path, sheet: dict[str, Any]) -> dict[str, Any]:
     if not sheet:
         return {"experiment": folder.parent.name, "variant": variant(failed_overrides(folder / FAILURE))}
-    model, task, seq_len = str(sheet["model"]), str(sheet["task"]), int(sheet["seq_len"])
-    _, _, in_name = readable_in(folder.name).partition(f"-T{seq_len}-")
-    return {
-        "experiment": str(sheet["experiment"]), "model": model, "task": task, "seq_len": seq_len,
-        "num_steps": int(sheet["num_steps"]), "variant": str(sheet.get("variant") or in_name),
-    }  # fmt: skip
+    _, _, in_name = readable_in(folder.name).partition(f"-T{sheet['seq_len']}-")
+    copied = {name: sheet[name] for name in ("experiment", "model", "task", "seq_len", "num_steps")}
+    return {**copied, "variant": sheet.get("variant") or in_name}
 
 
 def _all_ended(sheet: dict[str, Any]) -> bool:
@@ -226,7 +194,7 @@ def _all_ended(sheet: dict[str, Any]) -> bool:
 
 def _finished_members(sheet: dict[str, Any]) -> list[MemberLook]:
     return [
-        MemberLook(int(seed), True, int(one["outcome_step"]), str(one["outcome"]), int(one["outcome_step"]))
+        MemberLook(int(seed), True, one["outcome_step"], one["outcome"], one["outcome_step"])
         for seed, one in sorted(sheet["outcomes"].items(), key=lambda item: int(item[0]))
     ]
 
@@ -245,17 +213,12 @@ def _seeds(sheet: dict[str, Any], folder: Path) -> list[int]:
 
 
 def _member(folder: Path, seed: int, *, is_gone: bool = False) -> MemberLook:
-    content, committed_at_s = _read(folder / MEMBER_SHEET)
+    content, committed_at_s = look_at_member_sheet(folder)
     if not content:
         return MemberLook(seed, False, claim=latest_claim(folder), is_missing=is_gone)
-    try:
-        is_finished, step = content["status"] == "finished", int(content["step"])
-        outcome, at = content["outcome"], content["outcome_step"]
-        if is_finished:
-            return MemberLook(seed, True, step, str(outcome), int(at), committed_at_s)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        words = f"{type(error).__name__}: {error}"
-        raise DamagedError(f"{member_name(seed)}/{MEMBER_SHEET} is not as runs write it ({words})") from error
+    step: int = content["step"]
+    if content["status"] == "finished":
+        return MemberLook(seed, True, step, content["outcome"], content["outcome_step"], committed_at_s)
     return MemberLook(seed, False, step, committed_at_s=committed_at_s, claim=latest_claim(folder))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.failures import content_of
 from gradhorizon.records import safely
-from gradhorizon.records.files import DamagedFileError, is_whole, read_json
+from gradhorizon.records.files import DamagedFileError
 from gradhorizon.records.layout import (
     CHECKPOINT,
     MEMBER_SHEET,
@@ -31,11 +31,12 @@ from gradhorizon.records.layout import (
     is_skipped,
     member_folder,
     probe_path,
-    seed_in,
     seeds_in,
 )
 from gradhorizon.records.listing import Listing
+from gradhorizon.records.parquet import is_whole
 from gradhorizon.records.reading import recorded_tables
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.spelling import canonical, spelled
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,6 @@ _CANNOT_CHANGE_NUMBERS = (
     "experiment_name", "seed", "num_seeds", "measurement", "logger", "trainer", "runs_dir", "plan",
 )  # fmt: skip
 _NAMED_APART = ("model", "task", "seq_len", "experiment", *_CANNOT_CHANGE_NUMBERS)
-_OF_A_MEMBER = ("seed", "status", "outcome", "outcome_step", "step", "launch")
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "pandas", "pyarrow", "wandb", "gradhorizon")
 
 
@@ -156,19 +156,6 @@ def member_state(folder: Path, seed: int) -> MemberState:
     if (member / CHECKPOINT).is_file():
         return MemberState(seed, "resumable", content.get("step", 0), content.get("launch", {}))
     return MemberState(seed, "new", 0, {})
-
-
-def read_member_sheet(member: Path) -> dict[str, Any]:
-    """Content of ``member.json`` in a member's folder; empty if there is none.
-
-    Raises:
-        DamagedFileError: it is cut short or spoiled.
-    """
-    path = member / MEMBER_SHEET
-    content = read_json(path, _OF_A_MEMBER) if path.is_file() else {}
-    if content and content["seed"] != seed_in(member.name):
-        raise DamagedFileError(f"{path} is another member's: its seed is {content['seed']}")
-    return content
 
 
 def outcomes(folder: Path) -> dict[str, dict[str, Any]]:

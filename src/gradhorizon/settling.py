@@ -10,8 +10,9 @@ from gradhorizon import runs
 from gradhorizon.config import ConfigError
 from gradhorizon.failures import forgive
 from gradhorizon.locks import members_locked
-from gradhorizon.records.files import read_json, remove_orphans, write_json
+from gradhorizon.records.files import remove_orphans, write_json
 from gradhorizon.records.layout import FAILURE, RUN_SHEET, seeds_in
+from gradhorizon.records.sheets import look_at_run_sheet, read_run_sheet
 from gradhorizon.records.tables import RecordsError
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def settle(folder: Path) -> None:
         with members_locked(folder, seeds, "settled"):
             outcomes = runs.outcomes(folder)
             if runs.is_finished(folder, outcomes):
-                sheet = {**read_json(folder / RUN_SHEET), "status": "finished", "outcomes": outcomes}
+                sheet = {**read_run_sheet(folder), "status": "finished", "outcomes": outcomes}
                 write_json(sheet, folder / RUN_SHEET)
                 forgive(folder, runs.finished_seeds(outcomes))
                 remove_orphans(folder)
@@ -40,6 +41,5 @@ def settle(folder: Path) -> None:
 
 
 def _is_settled(folder: Path) -> bool:
-    path = folder / RUN_SHEET
-    is_failed = (folder / FAILURE).exists()
-    return not path.is_file() or (read_json(path).get("status") == "finished" and not is_failed)
+    sheet, _ = look_at_run_sheet(folder)
+    return not sheet or (sheet["status"] == "finished" and not (folder / FAILURE).exists())

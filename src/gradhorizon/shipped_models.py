@@ -39,11 +39,16 @@ def shipped_settings(label: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if own.get("model", {}).get("label") != label:
         return {}
     try:
-        whole = OmegaConf.create({**config, **own})
+        whole = OmegaConf.create({**_as_text(config), **own})
         resolved: dict[str, Any] = OmegaConf.to_container(whole, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException:  # the run lacks what the file refers to
         return {}
     return {name: resolved[name] for name in own}
+
+
+def _as_text(config: Mapping[str, Any]) -> dict[str, Any]:
+    # What a run has recorded is resolved: there is nothing to look up in it, least of all in the environment.
+    return {key: value for key, value in config.items() if not (isinstance(value, str) and "${" in value)}
 
 
 @cache

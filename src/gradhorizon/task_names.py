@@ -11,8 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from gradhorizon.config import CONF_DIR, RunConfig
-from gradhorizon.records.files import read_json
-from gradhorizon.records.layout import RUN_SHEET
+from gradhorizon.records.sheets import read_run_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.variants import snake_case
 
@@ -38,7 +37,7 @@ def recorded_name(folder: Path) -> str | None:
         folder: the run's folder.
     """
     try:
-        return str(read_json(folder / RUN_SHEET, ("task",))["task"])
+        return str(read_run_sheet(folder)["task"])
     except RecordsError:
         return None
 

@@ -11,14 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from gradhorizon.locks import members_locked
-from gradhorizon.records.files import (
-    DamagedFileError,
-    read_json,
-    read_listed,
-    read_parquet,
-    write_atomically,
-    write_json,
-)
+from gradhorizon.records.files import DamagedFileError, read_json, read_listed, write_atomically, write_json
 from gradhorizon.records.layout import (
     CHECKPOINT,
     CONFIG,
@@ -31,6 +24,7 @@ from gradhorizon.records.layout import (
     seeds_in,
 )
 from gradhorizon.records.listing import FILES, Listing, table_of
+from gradhorizon.records.parquet import entry_of_table, read_parquet
 from gradhorizon.records.seals import KEY, Entry, SealError, opened_text, sealed_text
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_folder import load_checkpoint
@@ -118,7 +112,7 @@ def _sheet(found: Verdict, path: Path) -> dict[str, Any] | None:
 
 def _config(found: Verdict, folder: Path, run: dict[str, Any]) -> None:
     path = folder / CONFIG
-    content = read_listed(path, _entry(run, CONFIG, folder / RUN_SHEET))
+    content = read_listed(path, folder, _entry(run, CONFIG, folder / RUN_SHEET))
     try:
         _, is_sealed = opened_text(content)
     except SealError as error:
@@ -157,7 +151,7 @@ def _member(found: Verdict, member: Path, seed: int, run: dict[str, Any]) -> Non
 
 def _listed(path: Path, name: str, entry: Entry, seed: int) -> None:
     if table_of(name) is None:
-        read_listed(path, entry)
+        read_listed(path, path.parents[2], entry)
         return
     table = read_parquet(path, entry)
     if table.num_rows != entry.rows:
@@ -213,9 +207,9 @@ def seal(folder: Path) -> Iterator[str]:
 
 
 def _entry_of(member: Path, path: str) -> Entry:
-    content = read_listed(member / path, None)
-    rows = None if table_of(path) is None else read_parquet(member / path).num_rows
-    return Entry.of(content, rows)
+    return (
+        Entry.of(read_listed(member / path, member, None)) if table_of(path) is None else entry_of_table(member / path)
+    )
 
 
 def _seal_run(folder: Path, run: dict[str, Any]) -> Iterator[str]:

@@ -20,19 +20,17 @@ from typing import Any
 
 import wandb
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from wandb.errors import CommError
-from yaml import YAMLError
 
 from gradhorizon.mirrors import environment
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
 from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
 from gradhorizon.out_folder import refuse_unfit
-from gradhorizon.records.files import read_json
+from gradhorizon.records.configurations import read_configuration
 from gradhorizon.records.finding import Found, find, recorded_runs
-from gradhorizon.records.layout import CONFIG, LOCK, RUN_SHEET, member_folder, seeds_in
+from gradhorizon.records.layout import LOCK, RUN_SHEET, member_folder, seeds_in
+from gradhorizon.records.sheets import read_run_sheet
 from gradhorizon.records.tables import RecordsError
 
 log = logging.getLogger(__name__)
@@ -180,7 +178,7 @@ class RecordedRun:
         Raises:
             RecordsError: it cannot be read, has recorded nothing, or is being trained.
         """
-        sheet = read_json(folder / RUN_SHEET)
+        sheet = read_run_sheet(folder)
         seeds = seeds_in(folder)
         if not is_recorded(folder, seeds):
             raise RecordsError(f"{folder} has recorded nothing yet; train it first")
@@ -193,22 +191,12 @@ class RecordedRun:
             task=sheet["task"],
             seq_len=sheet["seq_len"],
             seeds=tuple(seeds),
-            config=_configuration(folder / CONFIG),
+            config=read_configuration(folder),
             folder=folder,
             resume_id=resume_id(sheet["experiment"], sheet["identity"], seeds),
         )
-        outcomes = {str(seed): sheet["outcomes"].get(str(seed)) for seed in seeds}
+        outcomes = {str(seed): sheet.get("outcomes", {}).get(str(seed)) for seed in seeds}
         return cls(info, sheet["status"], outcomes)
-
-
-def _configuration(path: Path) -> dict[str, Any]:
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise RecordsError(f"{path} cannot be read as a run's configuration: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise RecordsError(f"{path} holds {type(content).__name__}, expected a run's configuration")
-    return {str(key): value for key, value in content.items()}
 
 
 def _is_locked(path: Path) -> bool:

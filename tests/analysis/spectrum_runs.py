@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from gradhorizon.records.files import write_parquet
+from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.tables import Table
 from tests.synthetic_runs import SyntheticRun
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from analysis import appearance, cost_scaling
 from analysis.cohort import Cohort, read_cohort, records
 from gradhorizon.measurements.cost import Cost, fed_lengths
-from gradhorizon.records.files import write_parquet
+from gradhorizon.records.parquet import write_parquet
 from tests.analysis.conftest import HOSTILE
 from tests.synthetic_runs import SyntheticRun
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from analysis.cohort import Cohort, read_cohort
 from analysis.studies import ring_initialization
 from gradhorizon.measurements.state_gradients import StateGradients, state_gradient_rows
-from gradhorizon.records.files import write_parquet
+from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
 

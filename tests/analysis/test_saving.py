@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from analysis.cohort import read_cohort
 from analysis.markdown import noted_table
 from analysis.naming import printable
 from analysis.saving import save_table, save_text
-from gradhorizon.records import files
 from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
@@ -36,7 +36,7 @@ def test_a_full_disk_is_one_message_and_leaves_the_old_files(tmp_path: Path, mon
     SyntheticRun(outcomes=(300,)).write(runs)
     figures.main([str(runs), "--out", str(out)])
     before = {path: path.read_bytes() for path in out.iterdir()}
-    monkeypatch.setattr(files.os, "fsync", _full)
+    monkeypatch.setattr(os, "fsync", _full)
     with pytest.raises(SystemExit, match="No space left on device") as refusal:
         figures.main([str(runs), "--out", str(out)])
     assert "\n" not in str(refusal.value)
@@ -54,7 +54,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 def test_no_writer_truncates_what_is_there(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f.png"
     path.write_text("old", encoding="utf-8")
-    monkeypatch.setattr(files.os, "fsync", _full)
+    monkeypatch.setattr(os, "fsync", _full)
     with pytest.raises(RecordsError):
         WRITERS[kind](path)
     assert [(one.name, one.read_text(encoding="utf-8")) for one in tmp_path.iterdir()] == [(path.name, "old")]

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gradhorizon.records.files import DamagedFileError, read_json, write_json, write_parquet
+from gradhorizon.records.files import DamagedFileError, read_json, write_json
 from gradhorizon.records.layout import part_name
+from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import is_sealed_archive
 from gradhorizon.records.tables import METRICS, RecordsError

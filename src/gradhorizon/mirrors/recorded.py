@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gradhorizon.mirrors.digests import digest
 from gradhorizon.mirrors.members import MemberValues
-from gradhorizon.records.files import read_json
-from gradhorizon.records.layout import MEMBER_SHEET, member_folder
+from gradhorizon.records.layout import member_folder
 from gradhorizon.records.reading import read_member_table, recorded_tables
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import METRICS
 
 
@@ -44,12 +43,8 @@ def is_recorded(folder: Path, seeds: Sequence[int]) -> bool:
 
 def unfinished_steps(folder: Path, seeds: Sequence[int]) -> set[int]:
     """The optimizer steps from which members that are not finished go on: one if they train side by side."""
-    sheets = [_member_sheet(member_folder(folder, seed) / MEMBER_SHEET) for seed in seeds]
+    sheets = [read_member_sheet(member_folder(folder, seed)) for seed in seeds]
     return {int(sheet.get("step", 0)) for sheet in sheets if sheet.get("status") != "finished"}
-
-
-def _member_sheet(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
 
 
 def _scalars(name: str, frame: pd.DataFrame, is_bidirectional: bool) -> Iterator[tuple[int, dict[str, float]]]:

@@ -142,6 +142,33 @@ def table_in(name: str) -> str | None:
     return name.removesuffix(_TABLE) if name.endswith(_TABLE) and _PART.fullmatch(name) is None else None
 
 
+def run_of_table(path: Path) -> Path:
+    """The folder of the run that a file of a table lies in; its own folder if it lies in none.
+
+    Args:
+        path: of the whole table, or of a part.
+
+    Example:
+        >>> run_of_table(part_path(Path("run/seed-0"), "gates", 0, 5)).name
+        'run'
+    """
+    return next((folder.parent.parent for folder in path.parents[:2] if folder.name == RECORDS), path.parent)
+
+
+def run_of_checkpoint(path: Path) -> Path:
+    """The folder of the run that a checkpoint lies in.
+
+    Args:
+        path: of what a member goes on from, or of what it has kept.
+
+    Example:
+        >>> run_of_checkpoint(kept_path(Path("run/seed-0"), "init", 0)).name
+        'run'
+    """
+    member = path.parent.parent if path.parent.name == KEPT else path.parent
+    return member.parent if seed_in(member.name) is not None else member
+
+
 def part_name(first_step: int, last_step: int) -> str:
     """File name of the part that covers a range of optimizer steps.
 

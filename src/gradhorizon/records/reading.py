@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,23 +19,26 @@ import pandas as pd
 import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
-from gradhorizon.records.files import DamagedFileError, check_columns, files_of, read_json, read_listed, read_parts
+from gradhorizon.records.columns import check_lead
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import files_of, read_listed
 from gradhorizon.records.finding import find
 from gradhorizon.records.layout import (
     MEMBER_SHEET,
     RECORDS,
     RUN_SHEET,
     member_folder,
+    run_of_table,
     seed_in,
     seeds_in,
     steps_in,
     table_in,
 )
 from gradhorizon.records.listing import Listing
+from gradhorizon.records.parquet import check_columns, read_parts
 from gradhorizon.records.seals import Entry
-from gradhorizon.records.tables import METRICS, AbsentTableError, RecordsError
-
-log = logging.getLogger(__name__)
+from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
+from gradhorizon.records.tables import METRICS, AbsentTableError
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,11 @@ def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
         RecordsError: a file of it is missing or damaged, is not what was committed, or was written by another version.
     """
     table = read_member_rows(member, name)
-    return None if table is None else table.to_pandas()
+    return None if table is None else _frame(table)
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    return table.replace_schema_metadata(None).to_pandas()  # what pandas has noted there would be taken for orders
 
 
 def recorded_tables(member: Path) -> set[str]:
@@ -81,8 +89,8 @@ def listing_of(member: Path) -> Listing | None:
     Raises:
         RecordsError: its sheet cannot be read.
     """
-    path = member / MEMBER_SHEET
-    return Listing.read(read_json(path), path) if path.is_file() else Listing()
+    content = read_member_sheet(member)
+    return Listing.read(content, member / MEMBER_SHEET) if content else Listing()
 
 
 def _committed(member: Path) -> Iterator[tuple[str, Entry]]:
@@ -91,8 +99,9 @@ def _committed(member: Path) -> Iterator[tuple[str, Entry]]:
         if listing is not None:
             yield from listing.of_table(name).items()
         else:
-            files = files_of(member, name)
-            yield from ((path.relative_to(member).as_posix(), Entry.of(read_listed(path, None))) for path in files)
+            for path in files_of(member, name):
+                content = read_listed(path, run_of_table(path), None)
+                yield path.relative_to(member).as_posix(), Entry.of(content)
 
 
 def read_member_rows(member: Path, name: str) -> pa.Table | None:
@@ -117,6 +126,8 @@ def read_member_rows(member: Path, name: str) -> pa.Table | None:
             if isinstance(error, FileNotFoundError):
                 raise DamagedFileError(f"{error.filename} was committed, and is missing") from error
             raise
+        if table is not None:
+            check_lead(table.schema, next(iter(files)))
         # Parts are added while one reads; but where one has gone, another has been read that should not have been.
         if listing is not None:
             _say_unlisted(member, name, listing)
@@ -177,7 +188,7 @@ class Runs:
         first, expected = next((folder, table.schema) for folder, table in present.items())
         for folder, table in present.items():
             check_columns(table.schema, folder / RECORDS / name, expected, f"that of {first}")
-        return pd.concat([table.to_pandas() for table in present.values()], ignore_index=True)
+        return pd.concat([_frame(table) for table in present.values()], ignore_index=True)
 
     @property
     def digest(self) -> str:
@@ -201,7 +212,6 @@ class Runs:
 
 _RUN_FIELDS = ("experiment", "run", "model", "task", "seq_len", "input_len")
 _RUN_EXTRA = ("color", "marker", "num_parameters", "hidden_size", "num_steps", "clip_norm", "results_version")
-_RUN_KEYS = (*_RUN_FIELDS, *_RUN_EXTRA, "identity", "chance")
 _PUT_BACK = "put each file back where it was written, or move the member's whole folder out of the run"
 
 
@@ -223,17 +233,17 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     found.say_notes()
     for folder, why in found.unreadable.items():
         log.warning("note: left out: %s: %s", folder, why)
-    files = sorted(sheet for run in found.runs if (sheet := run / RUN_SHEET).exists())
-    if not files:
+    runs = sorted(run for run in found.runs if os.path.lexists(run / RUN_SHEET))
+    if not runs:
         raise RecordsError(
             f"no run found at or below {', '.join(map(str, folders))}: expected folders with a {RUN_SHEET}"
         )
     members: list[dict[str, Any]] = []
     chance: list[dict[str, Any]] = []
-    for path in files:
-        run = read_json(path, _RUN_KEYS)
+    for run_folder in runs:
+        run = read_run_sheet(run_folder)
         chance += [{"run": run["run"], "metric": metric, "chance": value} for metric, value in run["chance"].items()]
-        members += [_member_row(run, member_folder(path.parent, seed)) for seed in _seeds(run, path.parent)]
+        members += [_member_row(run, member_folder(run_folder, seed)) for seed in _seeds(run, run_folder)]
     if not members:
         raise RecordsError(f"no member has started yet at or below {', '.join(map(str, folders))}")
     table = pd.DataFrame(members)
@@ -248,11 +258,10 @@ def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
 
 
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:
-    path = folder / MEMBER_SHEET
-    member = read_json(path, ("status", "outcome", "outcome_step")) if path.is_file() else {}
-    for name, value in (("seed", seed_in(folder.name)), ("identity", run["identity"])):
-        if member.get(name, value) != value:
-            raise DamagedFileError(f"{path} is another member's: its {name} is {member[name]}, not {value}", _PUT_BACK)
+    member = read_member_sheet(folder)
+    if member.get("identity", run["identity"]) != run["identity"]:
+        path = folder / MEMBER_SHEET
+        raise DamagedFileError(f"{path} is another member's: its identity is {member['identity']}", _PUT_BACK)
     return {
         **{name: run[name] for name in (*_RUN_FIELDS, *_RUN_EXTRA)},
         "identity": run["identity"],

@@ -8,6 +8,8 @@ from typing import Literal
 import pandas as pd
 import pyarrow as pa
 
+from gradhorizon.records.errors import RecordsError
+
 Dtype = Literal["string", "int64", "float64", "bool"]
 _ARROW: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -15,10 +17,6 @@ _ARROW: dict[str, pa.DataType] = {
     "float64": pa.float64(),
     "bool": pa.bool_(),
 }
-
-
-class RecordsError(RuntimeError):
-    """A records file that cannot be read, or rows that do not fit their table."""
 
 
 class AbsentTableError(RecordsError):
@@ -48,6 +46,11 @@ LEAD_COLUMNS: tuple[Column, ...] = (
 )
 
 
+def type_of(column: Column) -> pa.DataType:
+    """The Arrow type of a column."""
+    return _ARROW[column.dtype]
+
+
 @dataclass(frozen=True)
 class Table:
     """One quantity's table: the lead columns, then its own."""
@@ -62,7 +65,7 @@ class Table:
         fields = [
             pa.field(
                 column.name,
-                _ARROW[column.dtype],
+                type_of(column),
                 metadata={"unit": column.unit, "description": column.description},
             )
             for column in (*LEAD_COLUMNS, *self.columns)

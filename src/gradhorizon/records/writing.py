@@ -16,19 +16,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from gradhorizon.records.files import (
-    DamagedFileError,
-    check_columns,
-    part_range,
-    parts_in,
-    put_aside,
-    read_listed,
-    read_parquet,
-    read_parts,
-    write_parquet,
-)
+from gradhorizon.records.files import DamagedFileError, part_range, parts_in, put_aside, read_listed
 from gradhorizon.records.layout import RECORDS, part_path, table_in, table_path
 from gradhorizon.records.listing import Listing
+from gradhorizon.records.parquet import check_columns, entry_of_table, read_parts, write_parquet
 from gradhorizon.records.seals import Entry, SealError
 from gradhorizon.records.tables import Table
 
@@ -169,7 +160,7 @@ class MemberRecords:
                 own = {self.member / path: entry for path, entry in self.listing.of_table(name).items()}
                 read_parts(own, schemas.get(name))
             for kept, entry in self.listing.kept():
-                read_listed(self.member / kept, entry)
+                read_listed(self.member / kept, self.member.parent, entry)
         except FileNotFoundError as error:
             raise DamagedFileError(f"{error.filename} was committed, and is missing") from error
 
@@ -188,19 +179,6 @@ class MemberRecords:
         later = [path for path in parts if part_range(path)[1] > checkpoint_step]
         unlisted = [] if listing is None else [path for path in wholes if self._relative(path) not in listing.files]
         return [*unlisted, *later]
-
-
-def entry_of_table(path: Path) -> Entry:
-    """What is listed of a table or part that lies there.
-
-    Args:
-        path: where.
-
-    Raises:
-        RecordsError: it cannot be read.
-    """
-    content = read_listed(path, None)
-    return Entry.of(content, read_parquet(path, Entry.of(content)).num_rows)
 
 
 def num_merged(parts: Iterable[Entry]) -> int:
