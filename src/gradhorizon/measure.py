@@ -26,6 +26,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon import stopping
 from gradhorizon.absent_tables import can_be_added, remedy
 from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word for word in options.words if _OVERRIDE.fullmatch(word)]
     try:
         folders = find_runs([word for word in options.words if word not in overrides])
-        return measure(folders, composed(overrides), options.device)
+        with stopping.interrupted_by_signals():
+            return measure(folders, composed(overrides), options.device)
     except (ConfigError, RecordsError) as error:
         log.error("Error: %s", error)  # noqa: TRY400, a user's mistake needs no traceback
         return 1

@@ -17,6 +17,7 @@ import torch
 from gradhorizon.ensemble import Member
 from gradhorizon.failures import phase as phase_of_work
 from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.launches import Launch
 from gradhorizon.locks import check_held
 from gradhorizon.measurements.measurement import (
     CostMeasurement,
@@ -126,13 +127,17 @@ class MemberFiles:
     Args:
         folder: the member's folder.
         records: its records.
-        launch: what is true of this launch (versions, commit, device, threads), kept with the outcome.
+        launch: the one that trains it now, whose facts are kept with the outcome.
+        earlier: entries of the launches that have trained it before.
     """
 
-    def __init__(self, folder: Path, records: MemberRecords, launch: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, records: MemberRecords, launch: Launch, earlier: Sequence[dict[str, Any]] = ()
+    ) -> None:
         self.folder = folder
         self.records = records
         self.launch = launch
+        self.earlier = earlier
         self.is_closed = False
 
     def keep(self, member: Member, step: int, phase: str) -> None:
@@ -149,7 +154,9 @@ class MemberFiles:
         check_held(self.folder)
         with phase_of_work(f"writing records at step {step}"):
             self.records.commit(step)
-            content = {"member": member.state(), "optimizer": optimizer_state, "step": step}
+            content = {
+                "member": member.state(), "optimizer": optimizer_state, "step": step, "launches": self._launches(),
+            }  # fmt: skip
             save_atomically(content, self.folder / CHECKPOINT)
             self._write_status("running", member, step)
 
@@ -164,6 +171,9 @@ class MemberFiles:
         self._write_status("finished", member, step)
         self.is_closed = True
 
+    def _launches(self) -> list[dict[str, Any]]:
+        return [*self.earlier, self.launch.entry()]
+
     def _write_status(self, status: str, member: Member, step: int) -> None:
         outcome = asdict(member.outcome) if member.outcome else {"kind": None, "step": None}
         content = {
@@ -172,7 +182,8 @@ class MemberFiles:
             "outcome": outcome["kind"],
             "outcome_step": outcome["step"],
             "step": step,
-            "launch": self.launch,
+            "launch": self.launch.facts,
+            "launches": self._launches(),
         }
         write_json(content, self.folder / MEMBER_SHEET)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from gradhorizon.claims import Claim, latest_claim
 from gradhorizon.failures import Failure, failed_overrides, failed_seeds, read_failure
+from gradhorizon.launches import known_seeds
 from gradhorizon.records.layout import (
     FAILURE,
     MEMBER_SHEET,
@@ -225,8 +226,7 @@ def _finished_members(sheet: dict[str, Any]) -> list[MemberLook]:
 
 
 def _seeds(sheet: dict[str, Any], folder: Path) -> list[int]:
-    launched = {int(seed) for launch in sheet.get("launches", []) for seed in launch.get("seeds", [])}
-    return sorted(launched | set(seeds_in(folder)))
+    return sorted(known_seeds(sheet) | set(seeds_in(folder)))
 
 
 def _member(folder: Path, seed: int) -> MemberLook:

@@ -9,8 +9,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from gradhorizon.records.tables import RecordsError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAGIC = b"PAR1"
+_guards: list[Callable[[Path], None]] = []
 
 
 class DamagedFileError(RecordsError):
@@ -47,24 +48,63 @@ class DamagedFileError(RecordsError):
         self.fact = fact
 
 
+@contextmanager
+def guarded_by(guard: Callable[[Path], None]) -> Iterator[None]:
+    """Have `guard` asked before any file is written, renamed or removed by this module, within the context.
+
+    Args:
+        guard: raises where the path is not this process's to write.
+    """
+    _guards.append(guard)
+    try:
+        yield
+    finally:
+        _guards.remove(guard)
+
+
+def check_owned(path: Path) -> None:
+    """Ask all guards, before something is changed that this module does not write.
+
+    Args:
+        path: what is to be written, renamed or removed.
+
+    Raises:
+        MemberHeldError: a member that it belongs to is another process's by now, or its folder is gone.
+        OSError: that cannot be seen.
+    """
+    for guard in _guards:
+        guard(path)
+
+
 def write_atomically(content: bytes, path: Path) -> None:
     """Write `content` to `path` by atomic rename, once it is on the disk, so that nobody ever sees half a file.
 
+    Guards are asked first, so that no folder is made anew that was deleted, and again immediately before the rename.
+    What files cannot do is both at once: a process that is suspended in the microseconds between the two, and is taken
+    over, would rename when it wakes. Of a member it cannot, because whoever takes it over removes half-written files
+    (`gradhorizon.locks`); of a run's own files it can, and ``run.json`` may then say what was true before, until it is
+    written again: readers ask the members.
+
     Raises:
         RecordsError: the disk is full, or cannot be written; what was there before is as it was.
+        MemberHeldError: a guard refused.
     """
     temporary = temporary_path(path)
     try:
+        check_owned(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        check_owned(path)
         temporary.replace(path)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
+            with suppress(OSError):
+                check_owned(path)
             raise RecordsError(_cannot_write(path, error)) from error
         raise
 
@@ -226,6 +266,7 @@ def files_of(member: Path, name: str) -> list[Path]:
 
 def put_aside(path: Path) -> Path:
     """Rename a file to ``<name>.aside``, which nothing reads and nothing overwrites; returns where it lies now."""
+    check_owned(path)
     return path.rename(aside_path(path))
 
 
@@ -233,12 +274,14 @@ def remove_strays(folder: Path) -> list[Path]:
     """Remove what killed writers have left half-written at and below `folder`, whose lock must be held."""
     strays = sorted(path for path in folder.rglob("*") if is_temporary(path.name) and path.is_file())
     for path in strays:
+        check_owned(path)
         path.unlink(missing_ok=True)
     return strays
 
 
 def remove_orphans(folder: Path) -> list[Path]:
     """Remove what dead processes of this machine have left half-written in `folder` itself; needs no lock."""
+    check_owned(folder)
     named = [(path, writer_in(path.name)) for path in sorted(folder.iterdir())]
     orphans = [path for path, pid in named if pid is not None and process_start(pid) is None]
     for path in orphans:

@@ -3,7 +3,7 @@ r"""Every name of a file or folder that a run writes: nobody else spells one.
 A member (one seed of a run) owns a folder::
 
     runs/<experiment>/<run>/
-        config.yaml  run.json  log.txt  output.txt  failed.json (while it is)
+        config.yaml  run.json  log.txt  output.txt  .run.lock  failed.json (while it is)
         seed-0/
             member.json  checkpoint.pt  .lock  .owner-<n>.json
             checkpoints/<phase>.pt  checkpoints/step-<step>.pt
@@ -47,6 +47,9 @@ CHECKPOINT = "checkpoint.pt"
 
 LOCK = ".lock"
 """The file system's lock of a member."""
+
+RUN_LOCK = ".run.lock"
+"""The file system's lock of a run's own files, held while one is written."""
 
 RECORDS = "records"
 """A member's tables."""

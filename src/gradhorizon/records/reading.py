@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
+from gradhorizon.launches import known_seeds
 from gradhorizon.records.files import check_columns, files_of, read_json, read_parts
 from gradhorizon.records.layout import MEMBER_SHEET, RECORDS, RUN_SHEET, member_folder, seed_in, seeds_in
 from gradhorizon.records.tables import METRICS, AbsentTableError, RecordsError
@@ -126,9 +127,8 @@ def _run_sheets(folder: Path) -> list[Path]:
 
 
 def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
-    # Seeds that a launch was asked for count as members even before they have a folder.
-    launched = {seed for launch in run.get("launches", []) for seed in launch.get("seeds", [])}
-    return sorted(launched | set(seeds_in(folder)))
+    # Seeds that a launch was asked for count as members even where they have no folder.
+    return sorted(known_seeds(run) | set(seeds_in(folder)))
 
 
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from gradhorizon.records.files import files_of, part_range, parts_in, put_aside, read_parts, write_parquet
+from gradhorizon.records.files import check_owned, files_of, part_range, parts_in, put_aside, read_parts, write_parquet
 from gradhorizon.records.layout import RECORDS, part_path, table_in, table_path
 from gradhorizon.records.tables import Table
 
@@ -83,6 +83,7 @@ class MemberRecords:
             if parts and not whole.exists():
                 write_parquet(read_parts(parts), whole)
             for path in parts:
+                check_owned(path)
                 path.unlink()
             if not any(parts_folder.iterdir()):
                 parts_folder.rmdir()
