@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from gradhorizon import claims
 from gradhorizon.claims import Claim
 from gradhorizon.config import ConfigError
-from gradhorizon.records.files import check_owned, guarded_by, remove_strays
+from gradhorizon.records.files import check_owned, guarded_by, remove_half_written_by, remove_strays
 from gradhorizon.records.layout import LOCK, member_folder
 from gradhorizon.stopping import Stopped
 
@@ -190,7 +190,7 @@ def _claimed(member: Path, seed: int, what: str, stack: ExitStack) -> Claim:
         why = "gone" if found.is_here else "silent"
         log.warning("  seed %d: taken over from %s, which is %s", seed, found.words(now_s), why)
         if claim.is_latest():
-            for path in remove_strays(member):
+            for path in [*remove_strays(member), *remove_half_written_by(found.pid, member.parent)]:
                 log.info("  %s: removed %s, half-written by its earlier owner", member.name, path.name)
     return claim
 

@@ -80,10 +80,10 @@ def write_atomically(content: bytes, path: Path) -> None:
     """Write `content` to `path` by atomic rename, once it is on the disk, so that nobody ever sees half a file.
 
     Guards are asked first, so that no folder is made anew that was deleted, and again immediately before the rename.
-    What files cannot do is both at once: a process that is suspended in the microseconds between the two, and is taken
-    over, would rename when it wakes. Of a member it cannot, because whoever takes it over removes half-written files
-    (`gradhorizon.locks`); of a run's own files it can, and ``run.json`` may then say what was true before, until it is
-    written again: readers ask the members.
+    What files cannot do is both at once: a process may be suspended in the microseconds between the two, and taken
+    over. It then finds nothing to rename when it wakes, because whoever takes over removes what is half written
+    (`gradhorizon.locks`). What remains: a line appended to a log, or a merged part removed, in these microseconds; and
+    an owner that is suspended in the microseconds between its claim and that removal.
 
     Raises:
         RecordsError: the disk is full, or cannot be written; what was there before is as it was.
@@ -277,6 +277,19 @@ def remove_strays(folder: Path) -> list[Path]:
         check_owned(path)
         path.unlink(missing_ok=True)
     return strays
+
+
+def remove_half_written_by(pid: int, folder: Path) -> list[Path]:
+    """Remove what the process `pid` has left half-written in `folder` itself.
+
+    Args:
+        pid: a process whose work was taken over, on whatever machine.
+        folder: the folder.
+    """
+    found = [path for path in sorted(folder.iterdir()) if writer_in(path.name) == pid]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found
 
 
 def remove_orphans(folder: Path) -> list[Path]:
