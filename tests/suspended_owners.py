@@ -65,7 +65,7 @@ MOMENTS = {
     "before a network is kept": Moment(Path, "replace", _goes_to("seed-0/checkpoints/last.pt")),
     "while merged parts are removed": Moment(Path, "unlink", _is_merged_part, 2),
     "before the run's sheet": Moment(Path, "replace", _goes_to("/run.json"), 1),
-    "before a line of the log": Moment(_LogFile, "emit", lambda *_: True, 3),
+    "before a line of the log": Moment(_LogFile, "emit", lambda *_: True),
 }
 
 

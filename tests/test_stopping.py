@@ -142,19 +142,16 @@ def test_ctrl_c_stops_a_sweep_of_the_basic_launcher_at_a_commit(tmp_path: Path) 
     assert all((folder / f"seed-{seed}" / "checkpoint.pt").is_file() for seed in (0, 1))
 
 
-HUNG_UP = """
-import signal, sys
-from gradhorizon import train
-signal.signal(signal.SIGHUP, {disposition})
-train.command()
-"""
+TRAIN = [sys.executable, "-m", "gradhorizon.train"]
 
 
-def hung_up_on(tmp_path: Path, disposition: str, *overrides: str) -> subprocess.Popen[str]:
+def hung_up_on(tmp_path: Path, disposition: signal.Handlers, *overrides: str) -> subprocess.Popen[str]:
     """A launch that trains for long, with all that it has begun; its terminal is about to be closed."""
-    code = HUNG_UP.format(disposition=disposition)
-    command = [sys.executable, "-c", code, *TINY, "val_every_steps=100000", *overrides]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [*TRAIN, *overrides, *TINY, "val_every_steps=100000"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, disposition),  # noqa: PLW1509, as `nohup` does
+    )  # fmt: skip
     wait_until_begun(tmp_path, process)
     return process
 
@@ -163,7 +160,7 @@ def wait_until_begun(tmp_path: Path, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 240
     while not list(tmp_path.glob("runs/default/*/seed-1/checkpoints/init.pt")):
         assert time.monotonic() < deadline
-        assert process.poll() is None
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.05)
 
 
@@ -178,7 +175,7 @@ def assert_committed(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), ("-m", "hydra/launcher=local")])
 def test_a_closed_terminal_stops_a_run_at_a_commit(tmp_path: Path, launcher: tuple[str, ...]) -> None:
-    process = hung_up_on(tmp_path, "signal.SIG_DFL", *launcher, "num_steps=100000")
+    process = hung_up_on(tmp_path, signal.SIG_DFL, *launcher, "num_steps=100000")
     for _ in range(2):  # the system tells the process, and the shell does, too
         os.killpg(process.pid, signal.SIGHUP)
     said = process.communicate(timeout=240)[1]
@@ -190,7 +187,7 @@ def test_a_closed_terminal_stops_a_run_at_a_commit(tmp_path: Path, launcher: tup
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), ("-m", "hydra/launcher=local")])
 def test_nohup_keeps_a_run_going_when_its_terminal_is_closed(tmp_path: Path, launcher: tuple[str, ...]) -> None:
-    process = hung_up_on(tmp_path, "signal.SIG_IGN", *launcher, "num_steps=300")
+    process = hung_up_on(tmp_path, signal.SIG_IGN, *launcher, "num_steps=300")
     os.killpg(process.pid, signal.SIGHUP)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 0, said
@@ -199,8 +196,7 @@ def test_nohup_keeps_a_run_going_when_its_terminal_is_closed(tmp_path: Path, lau
 @pytest.mark.slow
 def test_a_terminal_that_is_really_closed_is_no_error(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", HUNG_UP.format(disposition="signal.SIG_DFL"), *TINY, "num_steps=100000",
-               "val_every_steps=100000"]  # fmt: skip
+    command = [*TRAIN, *TINY, "num_steps=100000", "val_every_steps=100000"]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509, as its controlling terminal
