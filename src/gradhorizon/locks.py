@@ -29,7 +29,8 @@ from filelock import FileLock, Timeout
 from gradhorizon import claims
 from gradhorizon.claims import Claim
 from gradhorizon.config import ConfigError
-from gradhorizon.records.files import check_owned, guarded_by, remove_half_written_by, remove_strays
+from gradhorizon.records.files import remove_half_written_by, remove_strays
+from gradhorizon.records.guards import check_owned, guarded_by
 from gradhorizon.records.layout import LOCK, member_folder
 from gradhorizon.stopping import Stopped
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gradhorizon.config import ConfigError
 from gradhorizon.failures import attach
-from gradhorizon.records.files import check_owned
+from gradhorizon.records.guards import check_owned
 from gradhorizon.stopping import Stopped
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from gradhorizon import runs
 from gradhorizon.config import RunConfig
 from gradhorizon.failures import forgive
 from gradhorizon.parts import Parts
-from gradhorizon.records.files import check_owned, remove_orphans, write_atomically
+from gradhorizon.records.files import remove_orphans, write_atomically
+from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import CONFIG, RUN_SHEET
 from gradhorizon.run_summary import run_sheet_locked, summarize
 from gradhorizon.variants import variant

@@ -19,13 +19,8 @@ from filelock import FileLock, Timeout
 from gradhorizon import runs
 from gradhorizon.failures import content_of
 from gradhorizon.launches import known_seeds
-from gradhorizon.records.files import (
-    DamagedFileError,
-    check_owned,
-    put_aside,
-    read_json,
-    write_json,
-)
+from gradhorizon.records.files import DamagedFileError, put_aside, read_json, write_json
+from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import RUN_LOCK, RUN_SHEET, seeds_in
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradhorizon.claims import process_start
+from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import (
     RECORDS,
     aside_path,
@@ -32,7 +33,6 @@ from gradhorizon.records.tables import RecordsError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAGIC = b"PAR1"
-_guards: list[Callable[[Path], None]] = []
 
 
 class DamagedFileError(RecordsError):
@@ -46,34 +46,6 @@ class DamagedFileError(RecordsError):
     def __init__(self, fact: str, advice: str = "launch its run again, which sets it aside") -> None:
         super().__init__(f"{fact}; {advice}")
         self.fact = fact
-
-
-@contextmanager
-def guarded_by(guard: Callable[[Path], None]) -> Iterator[None]:
-    """Have `guard` asked before any file is written, renamed or removed by this module, within the context.
-
-    Args:
-        guard: raises where the path is not this process's to write.
-    """
-    _guards.append(guard)
-    try:
-        yield
-    finally:
-        _guards.remove(guard)
-
-
-def check_owned(path: Path) -> None:
-    """Ask all guards, before something is changed that this module does not write.
-
-    Args:
-        path: what is to be written, renamed or removed.
-
-    Raises:
-        MemberHeldError: a member that it belongs to is another process's by now, or its folder is gone.
-        OSError: that cannot be seen.
-    """
-    for guard in _guards:
-        guard(path)
 
 
 def write_atomically(content: bytes, path: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from gradhorizon.records.files import check_owned, files_of, part_range, parts_in, put_aside, read_parts, write_parquet
+from gradhorizon.records.files import files_of, part_range, parts_in, put_aside, read_parts, write_parquet
+from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import RECORDS, part_path, table_in, table_path
 from gradhorizon.records.tables import Table
 
