@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.configurations import configuration
-from gradhorizon.records.sheets import read_run_sheet
+from gradhorizon.launches import launches_of
+from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
 from gradhorizon.shipped_models import shipped_settings
 from gradhorizon.variants import TELL_NO_RUN
 
@@ -86,14 +87,14 @@ def _settings(row: pd.Series) -> Flat:
     found = flattened({key: value for key, value in config.items() if key not in TELL_NO_RUN})
     recorded = {name: row[name] for name in _RECORDED if name not in found}
     found |= {name: None if pd.isna(value) else value for name, value in recorded.items()}
-    found["device"] = _device(Path(row["folder"]).parent) or found.get("device")
+    found["device"] = _device(Path(row["folder"])) or found.get("device")
     return {key: value for key, value in found.items() if key not in _NOT_TOLD}
 
 
-def _device(run: Path) -> str:
+def _device(member: Path) -> str:
     """Kind of the device that ``auto`` stood for; empty if no launch says."""
-    launches = read_run_sheet(run).get("launches") or [{}]
-    return str(launches[0].get("device") or "").partition(":")[0]
+    launches = [*launches_of(read_run_sheet(member.parent)), *launches_of(read_member_sheet(member))]
+    return next((str(one["device"]).partition(":")[0] for one in launches if one.get("device")), "")
 
 
 def _changed(label: str, row: pd.Series, found: Flat) -> Iterator[str]:

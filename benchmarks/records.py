@@ -24,6 +24,7 @@ import torch
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import interleaved, ratio, threads
 from gradhorizon.ensemble import Member
+from gradhorizon.launches import Launch
 from gradhorizon.measurements.input_gradients import InputGradients
 from gradhorizon.recording import MemberFiles
 from gradhorizon.records import seals
@@ -123,7 +124,7 @@ def _sealed_commit(folder: Path, member: Member, optimizer: dict[str, Any]) -> N
     records = MemberRecords(folder, {**_LEAD, "seed": 0})
     records.append(METRICS, _rows(METRICS, 20), 5, "train")
     records.append(InputGradients.table, _rows(InputGradients.table), 5, "train")
-    MemberFiles(folder, records, {}, "0" * 10).commit(member, optimizer, 5)
+    MemberFiles(folder, records, Launch([0], {}), "0" * 10).commit(member, optimizer, 5)
     shutil.rmtree(folder)
 
 

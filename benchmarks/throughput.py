@@ -28,6 +28,7 @@ import pandas as pd
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import Spread, interleaved, ratio
 from gradhorizon.records.files import read_json
+from gradhorizon.records.layout import MEMBER_SHEET, member_name
 
 BASIC_TARGET, JOBLIB_TARGET = 1.5, 1.0
 OVERHEAD_TARGET_S = 0.5
@@ -138,7 +139,8 @@ def sweep(hidden_size: int, num_steps: int, num_runs: int, launcher: tuple[str, 
         command = [sys.executable, "-m", "gradhorizon.train", *FIXED, *sizes, *launcher, f"data_seed={data_seeds}"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)  # noqa: S603, our own program
         end_s = time.time()
-        launches = [read_json(path)["launches"][-1] for path in Path(folder).glob("runs/default/*/run.json")]
+        sheets = Path(folder).glob(f"runs/default/*/{member_name(0)}/{MEMBER_SHEET}")
+        launches = [read_json(path)["launches"][-1] for path in sheets]
     first_s = min(launch["started_at_s"] for launch in launches)
     return Sweep(tuple(launch["wall_s"] for launch in launches), end_s - first_s)
 

@@ -158,8 +158,8 @@ def _runs(folder: Path) -> list[Path]:
 
 
 def _trained_twice(run: Path) -> list[str]:
-    counts = Counter(seed for launch in read_json(run / "run.json")["launches"] for seed in launch["seeds"])
-    return [] if counts == Counter(SEEDS) else [f"{run.name}: its seeds were trained {dict(counts)} times"]
+    counts = {seed: len(read_json(run / f"seed-{seed}" / "member.json")["launches"]) for seed in SEEDS}
+    return [] if set(counts.values()) == {1} else [f"{run.name}: its seeds were trained {counts} times"]
 
 
 def _remains(folder: Path, whole: Path) -> list[str]:

@@ -17,7 +17,7 @@ from gradhorizon.sweep_state import run_folders
 from tests.runs_on_disk import assert_same_records
 
 _EXPECTED = re.compile(
-    r"config\.yaml|run\.json|log\.txt|output\.txt|wandb/.*|"
+    r"config\.yaml|run\.json|\.run\.lock|log\.txt|output\.txt|wandb/.*|"
     r"seed-\d+/(member\.json|checkpoint\.pt|checkpoints/\w+\.pt|records/\w+\.parquet|\.lock|\.owner-\d{6}\.json)|"
     r"seed-\d+/records/[\w./-]+\.parquet\.aside\d*"  # set aside, never deleted
 )
@@ -41,7 +41,7 @@ def complaints(found: Path, undisturbed: Path, seeds: range) -> list[str]:
 
 def _of_run(run: Path, undisturbed: Path, seeds: range) -> Iterator[str]:
     sheet, expected = read_json(run / "run.json"), read_json(undisturbed / "run.json")
-    differing = sorted({key for key in {**sheet, **expected} if sheet.get(key) != expected.get(key)} - {"launches"})
+    differing = sorted({key for key in {**sheet, **expected} if sheet.get(key) != expected.get(key)})
     if differing:
         yield f"run.json differs: { ({key: sheet.get(key) for key in differing}) }"
     if _configuration(run) != _configuration(undisturbed):
@@ -54,7 +54,8 @@ def _of_run(run: Path, undisturbed: Path, seeds: range) -> Iterator[str]:
 
 def _of_member(run: Path, undisturbed: Path, seed: int) -> Iterator[str]:
     member, expected = run / f"seed-{seed}", undisturbed / f"seed-{seed}"
-    sheets = [{**read_json(folder / "member.json"), "launch": None} for folder in (member, expected)]
+    of_launches = {"launch": None, "launches": None}
+    sheets = [{**read_json(folder / "member.json"), **of_launches} for folder in (member, expected)]
     if sheets[0] != sheets[1]:
         yield f"member.json says {sheets[0]}, not {sheets[1]}"
     try:
@@ -71,7 +72,7 @@ def _of_checkpoints(member: Path, undisturbed: Path) -> Iterator[str]:
         yield f"checkpoints {sorted(map(str, found ^ expected))} are missing or too many"
     for path in sorted(found & expected):
         first, second = (torch.load(folder / path, weights_only=True) for folder in (member, undisturbed))
-        if not _is_same(first, second):
+        if not _is_same({**first, "launches": None}, {**second, "launches": None}):
             yield f"{path} differs"
 
 

@@ -335,7 +335,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_times_of_day(
     assert calls
     for seed in (0, 1):
         assert_same_records(whole, folder, seed)
-    assert 0 < read_json(folder / "run.json")["launches"][0]["wall_s"] < 600
+    assert 0 < read_json(folder / "seed-0" / "member.json")["launches"][0]["wall_s"] < 600
 
 
 def test_parts_are_read_by_their_steps_whatever_their_times_say(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_cost_measurement_sees_the_training_that_is_configured(tmp_path: Path)
 
 def test_the_time_that_measuring_took_is_said_and_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    launch = read_json(run(tmp_path, "num_seeds=1") / "run.json")["launches"][-1]
+    launch = read_json(run(tmp_path, "num_seeds=1") / "seed-0" / "member.json")["launches"][-1]
     assert set(launch["measuring_s"]) == {"input_gradients", "state_gradients", "gates"}
     assert 0 < sum(launch["measuring_s"].values()) < launch["wall_s"]
     said = next(record.getMessage() for record in caplog.records if "measuring took" in record.getMessage())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,3 +140,109 @@ def test_ctrl_c_stops_a_sweep_of_the_basic_launcher_at_a_commit(tmp_path: Path) 
     assert "Traceback" not in said
     (folder,) = (tmp_path / "runs" / "default").glob("*-T20-*")
     assert all((folder / f"seed-{seed}" / "checkpoint.pt").is_file() for seed in (0, 1))
+
+
+TRAIN = [sys.executable, "-m", "gradhorizon.train"]
+
+
+def hung_up_on(tmp_path: Path, disposition: signal.Handlers, *overrides: str) -> subprocess.Popen[str]:
+    """A launch that trains for long, with all that it has begun; its terminal is about to be closed."""
+    process = subprocess.Popen(
+        [*TRAIN, *overrides, *TINY, "val_every_steps=100000"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, disposition),  # noqa: PLW1509, as `nohup` does
+    )  # fmt: skip
+    wait_until_begun(tmp_path, process)
+    return process
+
+
+def wait_until_begun(tmp_path: Path, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.glob("runs/default/*/seed-1/checkpoints/init.pt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.05)
+
+
+def assert_committed(tmp_path: Path) -> None:
+    (folder,) = (path.parent for path in (tmp_path / "runs" / "default").glob("*/run.json"))
+    assert read_json(folder / "run.json")["status"] == "running"
+    assert not (folder / "failed.json").exists()
+    steps = [read_json(folder / f"seed-{seed}" / "member.json")["step"] for seed in (0, 1)]
+    assert steps[0] == steps[1] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), ("-m", "hydra/launcher=local")])
+def test_a_closed_terminal_stops_a_run_at_a_commit(tmp_path: Path, launcher: tuple[str, ...]) -> None:
+    process = hung_up_on(tmp_path, signal.SIG_DFL, *launcher, "num_steps=100000")
+    for _ in range(2):  # the system tells the process, and the shell does, too
+        os.killpg(process.pid, signal.SIGHUP)
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == stopping.EXIT_CODE, said
+    assert "Traceback" not in said
+    assert_committed(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), ("-m", "hydra/launcher=local")])
+def test_nohup_keeps_a_run_going_when_its_terminal_is_closed(tmp_path: Path, launcher: tuple[str, ...]) -> None:
+    process = hung_up_on(tmp_path, signal.SIG_IGN, *launcher, "num_steps=300")
+    os.killpg(process.pid, signal.SIGHUP)
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_really_closed_is_no_error(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [*TRAIN, *TINY, "num_steps=100000", "val_every_steps=100000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509, as its controlling terminal
+    )  # fmt: skip
+    os.close(theirs)
+    drain = threading.Thread(target=_read_until_closed, args=(ours,), daemon=True)
+    drain.start()
+    wait_until_begun(tmp_path, process)
+    _closed.set()
+    drain.join(60)
+    assert process.wait(timeout=240) == stopping.EXIT_CODE
+    assert_committed(tmp_path)
+
+
+_closed = threading.Event()
+
+
+def _read_until_closed(terminal: int) -> None:
+    while not _closed.is_set():
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 4096)
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_what_measures_is_interrupted_by_a_closed_terminal_once(number: signal.Signals) -> None:
+    earlier = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), stopping.interrupted_by_signals():  # noqa: PT012
+            try:
+                signal.raise_signal(number)
+            finally:
+                signal.raise_signal(number)  # on the way out, it is not heard
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, earlier)
+
+
+def test_signals_that_nohup_ignores_stay_ignored() -> None:
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stopping.heed_signals()
+        with stopping.interrupted_by_signals():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert not stopping.is_requested()
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gradhorizon.launches import known_seeds
 from gradhorizon.records.layout import MEMBER_SHEET, member_name
 
 
@@ -20,16 +21,7 @@ def expected_seeds(sheet: dict[str, Any]) -> list[int]:
         sheet: content of ``run.json``.
     """
     ended = {int(seed) for seed, one in sheet.get("outcomes", {}).items() if one["status"] == "finished"}
-    return sorted(ended | launched_seeds(sheet) if sheet.get("status") == "finished" else ended)
-
-
-def launched_seeds(sheet: dict[str, Any]) -> set[int]:
-    """Members that launches were to train.
-
-    Args:
-        sheet: content of ``run.json``.
-    """
-    return {int(seed) for launch in sheet.get("launches", []) for seed in launch.get("seeds", [])}
+    return sorted(ended | known_seeds(sheet) if sheet.get("status") == "finished" else ended)
 
 
 def seeds_without_sheet(folder: Path, seeds: Iterable[int]) -> list[int]:

@@ -100,9 +100,10 @@ class Claim:
         return f"{self.slot} of {process}" if self.slot else process
 
     def beat(self) -> None:
-        """Give a sign of life, by the file server's clock; quiet if that cannot be done now."""
+        """Give a sign of life, by the file server's clock; quiet if that cannot be done now, or is no longer due."""
         with suppress(OSError):
-            os.utime(self.path, follow_symlinks=False)
+            if self.is_latest():  # another's claim of the same name, in a folder made anew, is not ours to touch
+                os.utime(self.path, follow_symlinks=False)
 
     def is_latest(self) -> bool:
         """Whether nobody has taken the member over, or away."""
@@ -119,18 +120,18 @@ class Claim:
             safely.empty(self.path)
             os.utime(self.path, (0, 0), follow_symlinks=False)
 
-    def words(self, now_s: float) -> str:
+    def words(self, now_s: float | None = None) -> str:
         """Who its owner is, for people.
 
         Args:
-            now_s: seconds since 1970 on the file server's clock.
+            now_s: seconds since 1970 on the file server's clock; None where its last sign of life is left out.
         """
-        beat = f"last sign of life {max(now_s - self.beat_at_s, 0):.0f} s ago"
+        beat = "" if now_s is None else f" (last sign of life {max(now_s - self.beat_at_s, 0):.0f} s ago)"
         if not self.host:
-            return f"a process that has not said who it is ({beat})"
+            return f"a process that has not said who it is{beat}"
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.launched_at_s))
         slot = f" on {self.slot}" if self.slot else ""
-        return f"process {self.pid} on host {self.host}{slot}, since {since} ({beat})"
+        return f"process {self.pid} on host {self.host}{slot}, since {since}{beat}"
 
 
 def latest_claim(folder: Path) -> Claim | None:

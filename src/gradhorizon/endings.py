@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from gradhorizon.failures import (
     reason_of,
     traceback_of,
 )
-from gradhorizon.locks import MemberHeldError
+from gradhorizon.locks import MemberHeldError, other_owner
 from gradhorizon.records.files import write_json
-from gradhorizon.records.layout import FAILURE, LOG, RUN_SHEET
-from gradhorizon.records.sheets import look_at_run_sheet
+from gradhorizon.records.layout import FAILURE, LOG
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
+from gradhorizon.run_summary import mark_failed
 from gradhorizon.sweep import RunError, Skipped
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def is_interruption(error: BaseException) -> bool:
 
 
 @contextmanager
-def marked(folder: Path, seeds: Iterable[int]) -> Iterator[None]:
+def marked(folder: Path, seeds: Collection[int]) -> Iterator[None]:
     """Leave a mark in the run's folder if what is done within breaks, by whatever was raised.
 
     A configuration that a single run refuses before it has a folder leaves nothing: whoever typed it is told.
@@ -76,7 +77,16 @@ def marked(folder: Path, seeds: Iterable[int]) -> Iterator[None]:
         raise broken from error
 
 
-def _mark(folder: Path, seeds: Iterable[int], error: BaseException) -> None:
+def _is_left_to_another(folder: Path, seeds: Collection[int]) -> bool:
+    owner = other_owner(folder, seeds)
+    if owner is not None:
+        log.warning("  that it failed is not written to %s: %s is at it now", folder.name, owner.words())
+    return owner is not None
+
+
+def _mark(folder: Path, seeds: Collection[int], error: BaseException) -> None:
+    if _is_left_to_another(folder, seeds):
+        return
     lines = traceback_of(error)
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,9 +98,11 @@ def _mark(folder: Path, seeds: Iterable[int], error: BaseException) -> None:
 
 
 def record(
-    path: Path, reason: str, lines: Sequence[str], overrides: Sequence[str], seeds: Iterable[int], **facts: Any
+    path: Path, reason: str, lines: Sequence[str], overrides: Sequence[str], seeds: Collection[int], **facts: Any
 ) -> None:
     """Write why a run failed; a ``run.json`` beside it that still says running then says failed.
+
+    Nothing is written where another process is at one of the members by now.
 
     Args:
         path: `FAILURE` in the run's folder, which is made where it is missing; or what stands for it where a run
@@ -101,6 +113,8 @@ def record(
         seeds: members that it was to train.
         facts: what else is known; what was written before of the same failure is kept.
     """
+    if _is_left_to_another(path.parent, seeds):
+        return
     earlier = content_of(path)
     content = {
         **(earlier if earlier.get("reason") == reason else {}), "reason": reason, "overrides": list(overrides),
@@ -110,18 +124,9 @@ def record(
     content["traceback"] = list(lines) or content.get("traceback", [])
     try:
         write_json(content, path)
-        _mark_failed(path.with_name(RUN_SHEET))
+        mark_failed(path.parent)
     except RecordsError as error:  # the disk may be full, which may be why it failed; other runs go on
         log.warning("  %s", error)
-
-
-def _mark_failed(path: Path) -> None:
-    try:
-        sheet, _ = look_at_run_sheet(path.parent)
-    except RecordsError:  # not ours to touch
-        return
-    if sheet.get("status") == "running":
-        write_json({**sheet, "status": "failed"}, path)
 
 
 def record_without_folder(
@@ -184,6 +189,9 @@ def told(error: BaseException, cfg: DictConfig) -> Skipped:
     refusal.__cause__ = error
     if _is_sweep():
         raise refusal
+    if isinstance(error, MemberHeldError):
+        sys.stderr.write(f"{refusal}\n")
+        raise SystemExit(stopping.EXIT_CODE) from refusal
     raise SystemExit(str(refusal)) from refusal  # of a RunError, Hydra would first print all overrides
 
 

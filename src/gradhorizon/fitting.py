@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,7 +20,8 @@ from gradhorizon.endings import is_interruption
 from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.failures import attach, phase
 from gradhorizon.kernels.casting import cast
-from gradhorizon.locks import members_locked
+from gradhorizon.launches import Launch, earlier_launches
+from gradhorizon.locks import MemberHeldError, members_locked
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
@@ -29,6 +29,7 @@ from gradhorizon.parts import Parts, build_parts, program_of
 from gradhorizon.progress import ProgressDisplay
 from gradhorizon.recording import MemberFiles, Recorder
 from gradhorizon.records.layout import LOG, member_folder
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import METRICS, RecordsError
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.repairs import mended, restore
@@ -91,21 +92,20 @@ def fit(
             )
         asked_for = range(run.seed, run.seed + run.num_seeds)
         summary = stack.enter_context(_opened(parts, _run_info(cfg, run, parts, folder, identity, asked_for)))
-        sheet = RunSheet(cfg, run, parts, folder, identity, facts, seeds)
-        sheet.write("running", {})
+        own, sheet = Launch(seeds, facts), RunSheet(cfg, run, parts, folder, identity, seeds)
+        sheet.write("running")
         status = "failed"
-        measuring_s: defaultdict[str, float] = defaultdict(float)
         try:
             for _, group in groupby(candidates, key=lambda item: item.step):
-                _fit_side_by_side(run, parts, device, folder, identity, list(group), facts, measuring_s)
+                _fit_side_by_side(run, parts, device, folder, identity, list(group), own)
             status = "finished"
-            _say_cost_of_measuring(measuring_s, sheet.wall_s)
+            _say_cost_of_measuring(own)
         except BaseException as error:
             status = "running" if is_interruption(error) else "failed"
             attach(error, "has_started", True)
             raise
         finally:
-            outcomes = _written(sheet, status, measuring_s)
+            outcomes = _written(sheet, status)
             summary.update({str(seed): outcomes.get(str(seed)) for seed in asked_for})
 
 
@@ -120,12 +120,14 @@ def _opened(parts: Parts, info: RunInfo) -> Iterator[dict[str, Any]]:
         yield summary
 
 
-def _written(sheet: RunSheet, status: str, measuring_s: Mapping[str, float]) -> dict[str, Any]:
+def _written(sheet: RunSheet, status: str) -> dict[str, Any]:
     try:
-        return sheet.write(status, measuring_s)
-    except RecordsError as error:
+        return sheet.write(status)
+    except (RecordsError, MemberHeldError) as error:
         if status == "finished":
             raise
+        if isinstance(error, MemberHeldError):
+            return {}
         log.warning("  %s", error)  # why the run has ended is said by the error on its way
         return {}
 
@@ -138,6 +140,7 @@ class _Candidate:
     records: MemberRecords
     optimizer_state: dict[str, Any] | None
     step: int
+    launches: list[dict[str, Any]]
 
 
 def _candidate(run: RunConfig, parts: Parts, folder: Path, identity: str, seed: int) -> _Candidate:
@@ -149,20 +152,22 @@ def _candidate(run: RunConfig, parts: Parts, folder: Path, identity: str, seed: 
     }  # fmt: skip
     tables = [METRICS, *(measurement.table for measurement in parts.measurements)]
     checkpoint, records = mended(member_folder(folder, seed), identity, lead, tables)
+    launches = earlier_launches(read_member_sheet(member_folder(folder, seed)), checkpoint or {})
     if checkpoint is None:
-        return _Candidate(member, records, None, 0)
+        return _Candidate(member, records, None, 0, launches)
     restore(member, checkpoint, folder)
-    return _Candidate(member, records, checkpoint["optimizer"], checkpoint["step"])
+    return _Candidate(member, records, checkpoint["optimizer"], checkpoint["step"], launches)
 
 
 def _fit_side_by_side(
     run: RunConfig, parts: Parts, device: str, folder: Path, identity: str, candidates: list[_Candidate],
-    facts: dict[str, Any], measuring_s: defaultdict[str, float],
+    launch: Launch,
 ) -> None:  # fmt: skip
     """Train members that have completed the same number of steps; those that had ended are only closed."""
     first_step = candidates[0].step
+    folders = {item.member.seed: member_folder(folder, item.member.seed) for item in candidates}
     files = {
-        item.member.seed: MemberFiles(member_folder(folder, item.member.seed), item.records, facts, identity)
+        item.member.seed: MemberFiles(folders[item.member.seed], item.records, launch, identity, item.launches)
         for item in candidates
     }
     for item in candidates:
@@ -176,7 +181,7 @@ def _fit_side_by_side(
     recorder = Recorder(
         parts.measurements, {seed: own.records for seed, own in files.items()}, parts.mirror,
         lambda member: Probe(member.network, parts.task, probed, run.num_cuts),
-        lambda member: program_of(member.network, parts, run), run.num_steps, measuring_s,
+        lambda member: program_of(member.network, parts, run), run.num_steps, launch.measuring_s,
     )  # fmt: skip
     module = EnsembleModule(
         ensemble, parts.build_optimizer, run.data_seed, first_step, recorder, parts.settings.log_every_steps,
@@ -199,10 +204,10 @@ def _fit_side_by_side(
         raise RuntimeError("training has ended before its members have, for a reason that nobody gave")
 
 
-def _say_cost_of_measuring(seconds: Mapping[str, float], wall_s: float) -> None:
-    if seconds:
-        total_s = sum(seconds.values())
-        dearest_first = sorted(seconds.items(), key=lambda item: -item[1])
+def _say_cost_of_measuring(launch: Launch) -> None:
+    if launch.measuring_s:
+        wall_s, total_s = launch.wall_s, sum(launch.measuring_s.values())
+        dearest_first = sorted(launch.measuring_s.items(), key=lambda item: -item[1])
         each = ", ".join(f"{name} {own_s:.2g} s" for name, own_s in dearest_first)
         log.info("  measuring took %.2g s, %.0f %% of the run: %s", total_s, 100 * total_s / wall_s, each)
 

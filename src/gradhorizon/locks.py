@@ -6,17 +6,21 @@ file systems may lack it, keep it after a crash, or not show it to other hosts; 
 somebody holds the lock and no claim tells who.
 
 An owner that was silent for a minute on another host is taken over. Should it have been suspended and wake up, it finds
-at its next commit that the member is no longer its own, and leaves without writing (`check_held`): a takeover in error
-costs work, no records.
+that a member is no longer its own before it writes anything below the run's folder (`check_held`, which whatever writes
+records asks), and leaves: a takeover in error costs work, no records. A launch that has lost one member writes nothing
+for its others either; they are given back, and go on from their last commit. A file that the woken process had half
+written was removed by whoever took the member over, and so can no longer be put in its place.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -26,16 +30,86 @@ from gradhorizon import claims
 from gradhorizon.claims import Claim
 from gradhorizon.config import ConfigError
 from gradhorizon.records import safely
+from gradhorizon.records.files import remove_half_written_by, remove_strays
+from gradhorizon.records.guards import check_owned, guarded_by
 from gradhorizon.records.layout import LOCK, member_folder
+from gradhorizon.stopping import Stopped
 
 log = logging.getLogger(__name__)
 
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
-_held: dict[Path, Claim] = {}
+
+when_lost: list[Callable[[], None]] = []
+"""Called as soon as a member is found to be this process's no longer, before anything is said of it."""
 
 
 class MemberHeldError(ConfigError):
     """Another process is at a member: nothing is wrong, but it is not this one's turn."""
+
+
+class _Holding:
+    """Members of one run that this process has locked.
+
+    Args:
+        folder: the run's folder.
+        held: a claim for each member.
+    """
+
+    def __init__(self, folder: Path, held: Sequence[Claim]) -> None:
+        self._run = folder.absolute()
+        self._claims = {claim.path.parent.absolute(): claim for claim in held}
+        self._loss: str | None = None
+
+    def check(self, path: Path) -> None:
+        """Refuse to write at `path`, if it belongs to these members or to their run, once one of them was lost.
+
+        Raises:
+            MemberHeldError: one was.
+        """
+        place = path.absolute()
+        if not place.is_relative_to(self._run):
+            return
+        if self._loss is None:
+            own = [claim for member, claim in self._claims.items() if place.is_relative_to(member)]
+            self._loss = next((_loss(claim) for claim in own or self._claims.values() if not claim.is_latest()), None)
+            if self._loss is None:
+                return
+            for call in when_lost:
+                call()
+        raise MemberHeldError(self._loss)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Have what breaks within say that a member was lost, if one was: that is then why.
+
+        Raises:
+            MemberHeldError: it broke, and one was.
+        """
+        try:
+            yield
+        except (MemberHeldError, Stopped):
+            raise
+        except (Exception, SystemExit) as error:
+            if not isinstance(error.__context__, KeyboardInterrupt):  # of which Lightning makes an exit
+                with suppress(OSError):
+                    self.check(self._run)
+            raise
+
+
+def _loss(claim: Claim) -> str:
+    member = claim.path.parent
+    found = claims.latest_claim(member)
+    name = f"{member.name} of {member.parent.name}"
+    if found is None or found.number <= claim.number:
+        anew = "" if found is None else f", and {found.words()} has made it anew"
+        return (
+            f"{name} is gone: it was deleted or moved while it was being written{anew}; nothing was written since. "
+            "Launch the same command again to train what is missing"
+        )
+    return (
+        f"{name} is no longer this process's: {found.words()} has taken it over; nothing was written since. Was this "
+        "process suspended, or its file system out of reach, for a minute?"
+    )
 
 
 @contextmanager
@@ -54,24 +128,38 @@ def members_locked(folder: Path, seeds: Sequence[int], what: str = "trained") ->
     with ExitStack() as stack:
         held = [stack.enter_context(_member_locked(folder, seed, what)) for seed in seeds]
         stack.enter_context(_beating(held))
+        holding = _Holding(folder, held)
+        stack.enter_context(guarded_by(holding.check))
+        stack.enter_context(holding.told())
         yield
 
 
-def check_held(member: Path) -> None:
-    """Make sure, before a commit, that a member that this process has locked was not taken over meanwhile.
+def check_held(path: Path) -> None:
+    """Make sure that what this process has locked was not taken over meanwhile, nor deleted.
+
+    Whatever writes records asks this itself, before each file.
 
     Args:
-        member: the member's folder.
+        path: a member's folder, a run's, or anything below them. Of a run's own files, all members that this process
+            has locked of it are looked at.
 
     Raises:
         MemberHeldError: it was.
     """
-    claim = _held.get(member.resolve())
-    if claim is not None and not claim.is_latest():
-        raise MemberHeldError(
-            f"{member.name} of {member.parent.name} is no longer this process's: {_owner(member)} has taken it over; "
-            "nothing was written since. Was this process suspended, or its file system out of reach, for a minute?"
-        )
+    check_owned(path)
+
+
+def other_owner(folder: Path, seeds: Iterable[int]) -> Claim | None:
+    """Who else is at one of the members now; None if nobody is.
+
+    Args:
+        folder: the run's folder.
+        seeds: members.
+    """
+    now_s = time.time()  # to ask the file server would write into a folder that may be another's
+    found = [claims.latest_claim(member_folder(folder, seed)) for seed in seeds]
+    others = [claim for claim in found if claim is not None and not (claim.is_here and claim.pid == os.getpid())]
+    return next((claim for claim in others if claim.is_alive(now_s)), None)
 
 
 @contextmanager
@@ -86,11 +174,9 @@ def _member_locked(folder: Path, seed: int, what: str) -> Iterator[Claim]:
             raise ConfigError(str(error)) from error
         except OSError as error:
             raise ConfigError(f"{member} must be a folder that can be written, to lock it: {error}") from error
-        _held[member.resolve()] = claim
         try:
             yield claim
         finally:
-            del _held[member.resolve()]
             with suppress(OSError):
                 claim.end()
 
@@ -108,6 +194,9 @@ def _claimed(member: Path, seed: int, what: str, stack: ExitStack) -> Claim:
     if found is not None and is_left:
         why = "gone" if found.is_here else "silent"
         log.warning("  seed %d: taken over from %s, which is %s", seed, found.words(now_s), why)
+        if claim.is_latest():
+            for path in [*remove_strays(member), *remove_half_written_by(found.pid, member.parent)]:
+                log.info("  %s: removed %s, half-written by its earlier owner", member.name, path.name)
     return claim
 
 

@@ -26,6 +26,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon import stopping
 from gradhorizon.absent_tables import can_be_added, remedy
 from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = find_runs([word for word in options.words if word not in overrides])
         check_prefixes(options.trust)
-        code = measure(recorded_runs(found), composed(overrides), options.device, options.trust)
+        with stopping.interrupted_by_signals():
+            code = measure(recorded_runs(found), composed(overrides), options.device, options.trust)
         return max(code, int(bool(found.unreadable)))
     except (ConfigError, RecordsError) as error:
         log.error("Error: %s", error)  # noqa: TRY400, a user's mistake needs no traceback

@@ -17,6 +17,7 @@ import torch
 from gradhorizon.ensemble import Member
 from gradhorizon.failures import phase as phase_of_work
 from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.launches import Launch
 from gradhorizon.locks import check_held
 from gradhorizon.measurements.measurement import (
     CostMeasurement,
@@ -127,15 +128,24 @@ class MemberFiles:
     Args:
         folder: the member's folder.
         records: its records.
-        launch: what is true of this launch (versions, commit, device, threads), kept with the outcome.
+        launch: the one that trains it now, whose facts are kept with the outcome.
         identity: its run's.
+        earlier: entries of the launches that have trained it before.
     """
 
-    def __init__(self, folder: Path, records: MemberRecords, launch: dict[str, Any], identity: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: MemberRecords,
+        launch: Launch,
+        identity: str,
+        earlier: Sequence[dict[str, Any]] = (),
+    ) -> None:
         self.folder = folder
         self.records = records
         self.launch = launch
         self.identity = identity
+        self.earlier = earlier
         self.is_closed = False
 
     def keep(self, member: Member, step: int, phase: str) -> None:
@@ -169,7 +179,8 @@ class MemberFiles:
 
     def _write(self, status: str, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
         """The checkpoint with the list of what belongs to it, then the same list for readers."""
-        listed = {"seed": member.seed, "identity": self.identity, **self.records.listing.plain}
+        launches = [*self.earlier, self.launch.entry()]
+        listed = {"seed": member.seed, "identity": self.identity, "launches": launches, **self.records.listing.plain}
         content = {"member": member.state(), "optimizer": optimizer_state, "step": step, **listed}
         save_atomically(content, self.folder / CHECKPOINT)
         outcome = asdict(member.outcome) if member.outcome else {"kind": None, "step": None}
@@ -178,7 +189,7 @@ class MemberFiles:
             "outcome": outcome["kind"],
             "outcome_step": outcome["step"],
             "step": step,
-            "launch": self.launch,
+            "launch": self.launch.facts,
             **listed,
         }
         write_json(sheet, self.folder / MEMBER_SHEET)

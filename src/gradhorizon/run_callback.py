@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import pytorch_lightning as pl
 
-from gradhorizon import stopping
+from gradhorizon import claims, stopping
 from gradhorizon.config import TrainerSettings
 from gradhorizon.ensemble import Member, Outcome
 from gradhorizon.failures import phase as phase_of_work
+from gradhorizon.locks import check_held
 from gradhorizon.progress import ProgressDisplay
 from gradhorizon.recording import MemberFiles, Recorder
 from gradhorizon.tasks.task import Batch
@@ -61,6 +62,7 @@ class RunCallback(pl.Callback):
         self._accuracy = float("nan")
         self._validation_losses: dict[int, float] = {}
         self._committed_at = time.monotonic()
+        self._looked_at_s = time.time()  # which goes on while this process, or its machine, is suspended
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the members before their first step."""
@@ -78,6 +80,7 @@ class RunCallback(pl.Callback):
     ) -> None:
         """Everything that happens between two optimizer steps."""
         del pl_module, outputs, batch
+        self._leave_if_taken_over()
         step = self.module.first_step + batch_idx + 1
         self._log_training_metrics(step - 1)
         for member in self.module.ensemble:
@@ -94,6 +97,13 @@ class RunCallback(pl.Callback):
         self._show(step)
         if is_stopping:
             raise stopping.Stopped
+
+    def _leave_if_taken_over(self) -> None:
+        now_s = time.time()
+        if abs(now_s - self._looked_at_s) >= claims.HEARTBEAT_S:
+            self._looked_at_s = now_s
+            for files in self.files.values():
+                check_held(files.folder)
 
     def _keep_if_asked(self, member: Member, step: int) -> None:
         if self.settings.keep_probe_checkpoints:

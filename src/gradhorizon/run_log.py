@@ -13,6 +13,7 @@ from pathlib import Path
 from gradhorizon.config import ConfigError
 from gradhorizon.failures import attach
 from gradhorizon.records import safely
+from gradhorizon.records.guards import check_owned
 from gradhorizon.stopping import Stopped
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,12 @@ log = logging.getLogger(__name__)
 class _LogFile(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
         return os.fdopen(safely.open_to_append(Path(self.baseFilename)), "a", encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Nothing, once the run is another process's, or gone: that is said on the terminal alone."""
+        with suppress(ConfigError, OSError):
+            check_owned(Path(self.baseFilename))
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's own name
         """Nothing: on a full disk, a traceback for every line would hide the one message that says so."""

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.absent_members import expected_seeds, launched_seeds, seeds_without_sheet
+from gradhorizon.absent_members import expected_seeds, seeds_without_sheet
 from gradhorizon.claims import Claim, latest_claim
 from gradhorizon.failures import Failure, failed_overrides, failed_seeds, read_failure
+from gradhorizon.launches import known_seeds
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import (
     FAILURE,
@@ -209,7 +210,7 @@ def _with_gone(look: RunLook, gone: Sequence[int]) -> RunLook:
 
 
 def _seeds(sheet: dict[str, Any], folder: Path) -> list[int]:
-    return sorted(launched_seeds(sheet) | set(seeds_in(folder)))
+    return sorted(known_seeds(sheet) | set(seeds_in(folder)))
 
 
 def _member(folder: Path, seed: int, *, is_gone: bool = False) -> MemberLook:

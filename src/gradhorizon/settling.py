@@ -10,10 +10,11 @@ from gradhorizon import runs
 from gradhorizon.config import ConfigError
 from gradhorizon.failures import forgive
 from gradhorizon.locks import members_locked
-from gradhorizon.records.files import remove_orphans, write_json
+from gradhorizon.records.files import remove_orphans
 from gradhorizon.records.layout import FAILURE, RUN_SHEET, seeds_in
-from gradhorizon.records.sheets import look_at_run_sheet, read_run_sheet
+from gradhorizon.records.sheets import look_at_run_sheet
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.run_summary import summarize
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,7 @@ def settle(folder: Path) -> None:
         with members_locked(folder, seeds, "settled"):
             outcomes = runs.outcomes(folder)
             if runs.is_finished(folder, outcomes):
-                sheet = {**read_run_sheet(folder), "status": "finished", "outcomes": outcomes}
-                write_json(sheet, folder / RUN_SHEET)
+                summarize(folder, {}, "finished")
                 forgive(folder, runs.finished_seeds(outcomes))
                 remove_orphans(folder)
                 log.info("  its last process was killed when all was done: now %s says so, too", RUN_SHEET)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import signal
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +34,63 @@ def request() -> None:
 def is_requested() -> bool:
     """Whether somebody asked."""
     return _asked.is_set()
+
+
+def ending_signals() -> list[signal.Signals]:
+    """What schedulers, and terminals that are closed, send before they kill; without those that `nohup` ignores."""
+    return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def heed_signals() -> None:
+    """Make a scheduler's SIGTERM and a closed terminal's SIGHUP polite requests, from now on.
+
+    Only the main thread of a process can; in others nothing changes.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in ending_signals():
+            signal.signal(number, _heed)
+
+
+def _heed(*_: object) -> None:
+    leave_closed_terminal()
+    request()
+
+
+def leave_closed_terminal() -> None:
+    """Let what is still said go nowhere, if the terminal that it would go to was closed: to write there is an error."""
+    for descriptor in (0, 1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Make the same signals what Ctrl-C is, within the context.
+
+    Raises:
+        KeyboardInterrupt: one came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        for number in earlier:
+            signal.signal(number, signal.SIG_IGN)  # nothing interrupts the way out
+        leave_closed_terminal()
+        raise KeyboardInterrupt
+
+    earlier = {number: signal.signal(number, interrupt) for number in ending_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +51,7 @@ def main(cfg: DictConfig) -> Plan | Skipped | None:
     A run that another process is at is an error, but in a sweep it is skipped: others may train the same sweep.
     Whatever breaks a run is told in one line, and ends this run alone.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: stopping.request())  # what schedulers send before they kill
+    stopping.heed_signals()
     try:
         return launch(cfg).plan
     except stopping.Stopped:

@@ -240,7 +240,7 @@ def is_any_alive(folder: Path) -> bool:
     return any(Path(f"/proc/{path.name.removeprefix('started-')}").exists() for path in folder.glob("started-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_once_it_starts_nothing_more_and_lets_jobs_commit(tmp_path: Path, number: int) -> None:
     process = started("work_politely", tmp_path)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)

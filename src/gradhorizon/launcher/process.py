@@ -23,11 +23,12 @@ from typing import Any, Literal
 from gradhorizon import stopping
 from gradhorizon.failures import reason_of
 from gradhorizon.launcher.slots import Slot
+from gradhorizon.locks import when_lost
 from gradhorizon.records import safely
 
 _GIB = 2**30
 _EXIT_S = 60.0  # that a process may take to exit after its report
-_ENDING_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_ENDING_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 Status = Literal["finished", "failed", "stopped"]
 
 
@@ -81,11 +82,12 @@ def serve(job: Job, attempt: int, slot: Slot, connection: Connection) -> None:
     gc.freeze()  # what was preloaded is never garbage; to look through it again and again would copy all its memory
     os.setsid()  # Ctrl-C is the launcher's business, and a kill takes the job's own children too
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stopping.request())
+    stopping.heed_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING_SIGNALS)
     threading.Thread(target=_await_request, args=(connection,), daemon=True).start()
     report = _unwritable(job.output)
     if job.output is not None and report is None:
+        when_lost.append(_fall_silent)
         faulthandler.enable(2)  # a crash beneath Python then leaves its traceback, too
         print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}  {job.title}  (attempt {attempt}, {slot})", flush=True)  # noqa: T201
     report = report or _run(job, slot)
@@ -135,11 +137,17 @@ def _redirect(output: Path) -> None:
     os.close(descriptor)
 
 
+def _fall_silent() -> None:
+    """Let what is still said go nowhere: the output lies in the folder of a run that is another process's by now."""
+    _redirect(Path(os.devnull))
+
+
 def ensure_fork_server() -> None:
-    """Start what jobs are forked from, if it does not run: neither Ctrl-C nor a scheduler's SIGTERM to all ends it."""
-    resource_tracker.ensure_running()  # while it starts it would unblock them
+    """Start what jobs are forked from, if it does not run: no Ctrl-C, SIGTERM to all, or closed terminal ends it."""
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
     try:
+        resource_tracker.ensure_running()  # which sees to Ctrl-C and SIGTERM itself, and unblocks them here
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)

@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+from gradhorizon import stopping
 from gradhorizon.config import ConfigError
 from gradhorizon.launcher.process import Job, Report, RunningJob
 from gradhorizon.launcher.slots import Slot
@@ -76,7 +77,8 @@ class Ending:
 class SlotScheduler:
     """Runs every job in a fresh process, as many side by side as there are slots; no job can end another.
 
-    Ctrl-C (or SIGTERM) once: starts nothing more, and asks what runs to commit and leave. Twice: kills it.
+    Ctrl-C (or SIGTERM, or a closed terminal's SIGHUP) once: starts nothing more, and asks what runs to commit and
+    leave. Ctrl-C or SIGTERM again: kills it.
 
     Args:
         slots: where jobs may run.
@@ -225,12 +227,15 @@ class SlotScheduler:
         if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
             yield
             return
-        earlier = {number: signal.signal(number, self._count_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [signal.SIGINT, *stopping.ending_signals()]
+        earlier = {number: signal.signal(number, self._count_signal) for number in heeded}
         try:
             yield
         finally:
             for number, handler in earlier.items():
                 signal.signal(number, handler)
 
-    def _count_signal(self, *_: object) -> None:
-        self._num_signals += 1
+    def _count_signal(self, number: int, _: object) -> None:
+        stopping.leave_closed_terminal()
+        # A closed terminal is told of twice, by the system and by the shell, and nobody there insists.
+        self._num_signals = max(self._num_signals, 1) if number == signal.SIGHUP else self._num_signals + 1

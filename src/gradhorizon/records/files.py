@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gradhorizon.claims import process_start
 from gradhorizon.records import safely
 from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import (
     RECORDS,
     aside_path,
@@ -39,12 +41,22 @@ REMEDY = (
 def write_atomically(content: bytes, path: Path) -> None:
     """Write `content` to `path` by atomic rename, once it is on the disk, so that nobody ever sees half a file.
 
+    Guards are asked first, so that no folder is made anew that was deleted, and again immediately before the rename.
+    What files cannot do is both at once: a process may be suspended in the microseconds between the two, and taken
+    over. It then finds nothing to rename when it wakes, because whoever takes over removes what is half written
+    (`gradhorizon.locks`). What remains: a line appended to a log, or a merged part removed, in these microseconds; and
+    an owner that is suspended in the microseconds between its claim and that removal.
+
     Raises:
         RecordsError: the disk is full, or cannot be written; what was there before is as it was.
+        MemberHeldError: a guard refused.
     """
     try:
-        safely.write_whole(content, path)
+        check_owned(path)
+        safely.write_whole(content, path, lambda: check_owned(path))
     except OSError as error:
+        with suppress(OSError):
+            check_owned(path)
         raise RecordsError(_cannot_write(path, error)) from error
 
 
@@ -144,6 +156,7 @@ def files_of(member: Path, name: str) -> list[Path]:
 
 def put_aside(path: Path) -> Path:
     """Rename a file to ``<name>.aside``, which nothing reads and nothing overwrites; returns where it lies now."""
+    check_owned(path)
     return path.rename(aside_path(path))
 
 
@@ -151,12 +164,27 @@ def remove_strays(folder: Path) -> list[Path]:
     """Remove what killed writers have left half-written at and below `folder`, whose lock must be held."""
     strays = sorted(path for path in folder.rglob("*") if is_temporary(path.name) and path.is_file())
     for path in strays:
+        check_owned(path)
         path.unlink(missing_ok=True)
     return strays
 
 
+def remove_half_written_by(pid: int, folder: Path) -> list[Path]:
+    """Remove what the process `pid` has left half-written in `folder` itself.
+
+    Args:
+        pid: a process whose work was taken over, on whatever machine.
+        folder: the folder.
+    """
+    found = [path for path in sorted(folder.iterdir()) if writer_in(path.name) == pid]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return found
+
+
 def remove_orphans(folder: Path) -> list[Path]:
     """Remove what dead processes of this machine have left half-written in `folder` itself; needs no lock."""
+    check_owned(folder)
     named = [(path, writer_in(path.name)) for path in sorted(folder.iterdir())]
     orphans = [path for path, pid in named if pid is not None and process_start(pid) is None]
     for path in orphans:

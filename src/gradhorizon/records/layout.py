@@ -3,7 +3,7 @@ r"""Every name of a file or folder that a run writes: nobody else spells one.
 A member (one seed of a run) owns a folder::
 
     runs/<experiment>/<run>/
-        config.yaml  run.json  log.txt  output.txt  failed.json (while it is)
+        config.yaml  run.json  log.txt  output.txt  .run.lock  failed.json (while it is)
         seed-0/
             member.json  checkpoint.pt  .lock  .owner-<n>.json
             checkpoints/<phase>.pt  checkpoints/step-<step>.pt
@@ -20,41 +20,21 @@ import os
 import re
 from pathlib import Path
 
-RUN_SHEET = "run.json"
-"""What a run is, and how it stands."""
-
-CONFIG = "config.yaml"
-"""What a run was trained with."""
-
-LOG = "log.txt"
-"""What a run has said."""
-
-OUTPUT = "output.txt"
-"""What the process of a run has printed, where a launcher has redirected it."""
-
-FAILURE = "failed.json"
-"""Why a run failed, until a later launch has started the members that it names, or they are done."""
-
-SWEEPS = "sweeps"
-"""In an experiment's folder: what sweeps have asked for."""
-
-MEMBER_SHEET = "member.json"
-"""How a member stands."""
-
-CHECKPOINT = "checkpoint.pt"
-"""What a member goes on from."""
-
-LOCK = ".lock"
-"""The file system's lock of a member."""
-
-RECORDS = "records"
-"""A member's tables."""
-
-KEPT = "checkpoints"
-"""The networks that a member has kept."""
-
-WANDB = "wandb"
-"""What W&B itself writes in a run's folder."""
+RUN_SHEET = "run.json"  # what a run is, and how it stands
+CONFIG = "config.yaml"  # what a run was trained with
+LOG = "log.txt"  # what a run has said
+OUTPUT = "output.txt"  # what the process of a run has printed, where a launcher has redirected it
+FAILURE = (
+    "failed.json"  # why a run failed, until a later launch has started the members that it names, or they are done
+)
+SWEEPS = "sweeps"  # in an experiment's folder: what sweeps have asked for
+MEMBER_SHEET = "member.json"  # how a member stands
+CHECKPOINT = "checkpoint.pt"  # what a member goes on from
+LOCK = ".lock"  # the file system's lock of a member
+RUN_LOCK = ".run.lock"  # the file system's lock of a run's own files, held while one is written
+RECORDS = "records"  # a member's tables
+KEPT = "checkpoints"  # the networks that a member has kept
+WANDB = "wandb"  # what W&B itself writes in a run's folder
 
 _TABLE = ".parquet"
 _MEMBER = re.compile(r"seed-(0|[1-9]\d{0,9})")
@@ -80,23 +60,13 @@ def run_name(readable: str, identity: str) -> str:
 
 
 def identity_in(name: str) -> str | None:
-    """The identity in the name of a run's folder, None where there is none.
-
-    Example:
-        >>> identity_in("lstm-copy-T100-0123456789")
-        '0123456789'
-    """
+    """The identity in the name of a run's folder, None where there is none."""
     found = _IDENTITY.fullmatch(name)
     return found[1] if found else None
 
 
 def readable_in(name: str) -> str:
-    """The part of a run folder's name that is for people.
-
-    Example:
-        >>> readable_in("lstm-copy-T100-0123456789")
-        'lstm-copy-T100'
-    """
+    """The part of a run folder's name that is for people."""
     identity = identity_in(name)
     return name if identity is None else name.removesuffix(f"-{identity}")
 

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
+from gradhorizon.launches import known_seeds
 from gradhorizon.records.columns import check_lead
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import files_of, read_listed
@@ -252,9 +253,8 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
 
 
 def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
-    # Seeds that a launch was asked for count as members even before they have a folder.
-    launched = {seed for launch in run.get("launches", []) for seed in launch.get("seeds", [])}
-    return sorted(launched | set(seeds_in(folder)))
+    # Seeds that a launch was asked for count as members even where they have no folder.
+    return sorted(known_seeds(run) | set(seeds_in(folder)))
 
 
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:

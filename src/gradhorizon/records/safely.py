@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -96,8 +96,13 @@ def _misplaced(path: Path) -> MisplacedError:
     return MisplacedError(errno.ELOOP, words, str(path))
 
 
-def write_whole(content: bytes, path: Path) -> None:
+def write_whole(content: bytes, path: Path, check: Callable[[], object] = lambda: None) -> None:
     """Write `content` to `path` by atomic rename, once it is on the disk; a link at `path` is replaced, not followed.
+
+    Args:
+        content: all of it.
+        path: where.
+        check: called immediately before the rename, which does not happen if it raises.
 
     Raises:
         OSError: it cannot be written; what was there before is as it was.
@@ -109,6 +114,7 @@ def write_whole(content: bytes, path: Path) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            check()
             os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with suppress(OSError):

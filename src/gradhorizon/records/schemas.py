@@ -102,6 +102,7 @@ class RunSheet(_Content):
     solved_levels: Annotated[dict[str, float], Field(default_factory=dict, description="an object of numbers")]
     outcomes: Annotated[dict[SeedKey, Outcome], Field(default_factory=dict)]
     launches: Annotated[list[Launch], Field(default_factory=list, description="a list of launches")]
+    seeds: Annotated[list[Seed], Field(default_factory=list, description="a list of seeds")]
     files: Annotated[dict[str, CommittedFile], Field(default_factory=dict)]
     digest: Text | None = None
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gradhorizon.records.files import DamagedFileError, part_range, parts_in, put_aside, read_listed
+from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import RECORDS, part_path, table_in, table_path
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.parquet import check_columns, entry_of_table, read_parts, write_parquet
@@ -204,6 +205,7 @@ def num_merged(parts: Iterable[Entry]) -> int:
 def _is_removed(path: Path, entry: Entry) -> bool:
     try:
         entry.check(path.read_bytes())
+        check_owned(path)
         path.unlink()
     except FileNotFoundError:
         return True
