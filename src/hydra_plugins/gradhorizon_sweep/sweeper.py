@@ -37,9 +37,12 @@ class GradhorizonSweeper(BasicSweeper):
             arguments: overrides, some with several values.
         """
         from gradhorizon import sweeping  # noqa: PLC0415, other applications only scan this module
+        from gradhorizon.composing import composing_once  # noqa: PLC0415
 
         if self.config is None or self.hydra_context is None or self.launcher is None:
             raise RuntimeError("a sweeper must be set up before it sweeps")
+        # The launcher has the same context: whatever it composes in this process is composed once, too.
+        self.hydra_context.config_loader = composing_once(self.hydra_context.config_loader)
         config, loader, launcher = self.config, self.hydra_context.config_loader, self.launcher
         parser = OverridesParser.create(config_loader=loader)
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
