@@ -129,8 +129,8 @@ class ComposingOnce(ConfigLoaderImpl):
             skip_missing=False,
         )  # fmt: skip
         cfg = self._compose_config_from_defaults_list(defaults.defaults, repository)
-        OmegaConf.set_struct(cfg, True)  # noqa: FBT003
-        OmegaConf.set_readonly(cfg.hydra, False)  # noqa: FBT003
+        OmegaConf.set_struct(cfg, True)
+        OmegaConf.set_readonly(cfg.hydra, False)
         for override in defaults.config_overrides:
             _refuse_if_it_reads(override, cfg)
         self._apply_overrides_to_config(defaults.config_overrides, cfg)
@@ -167,7 +167,7 @@ def _copies_of(cfg: DictConfig) -> Callable[[], DictConfig]:
         pickle.loads(content)  # noqa: S301, as it was written a line above
     except Exception:  # noqa: BLE001, a class of the user's own that cannot be found by its name
         return lambda: copy.deepcopy(cfg)
-    return lambda: pickle.loads(content)  # type: ignore[no-any-return]  # noqa: S301, a tenth of a deep copy
+    return lambda: pickle.loads(content)  # noqa: S301, a tenth of a deep copy
 
 
 def _describe(

@@ -76,7 +76,7 @@ def fit(
         RecordsError: what is on disk cannot be continued.
     """
     with phase("building"):
-        parts = build_parts(cfg, run)
+        parts = build_parts(cfg, run, len(todo), device)
         parts = replace(parts, task_name=recorded_name(folder) or task_name(run))
     configure_torch(run)  # after what a user's package has set on import
     with phase("checking kernels"):

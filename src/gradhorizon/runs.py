@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,16 @@ from typing import Any
 
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.records.files import DamagedFileError, is_whole, read_json
-from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, RECORDS, member_folder, run_name, seeds_in, table_in
+from gradhorizon.records.layout import (
+    CHECKPOINT,
+    MEMBER_SHEET,
+    RECORDS,
+    identity_in,
+    member_folder,
+    seed_in,
+    seeds_in,
+    table_in,
+)
 from gradhorizon.spelling import canonical, spelled
 
 log = logging.getLogger(__name__)
@@ -35,6 +45,7 @@ _CANNOT_CHANGE_NUMBERS = (
 )  # fmt: skip
 _NAMED_APART = ("model", "task", "seq_len", "experiment", *_CANNOT_CHANGE_NUMBERS)
 _OF_A_MEMBER = ("seed", "status", "outcome", "outcome_step", "step", "launch")
+_SETTLED_NS = 3_000_000_000
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "pandas", "pyarrow", "wandb", "gradhorizon")
 
 
@@ -74,9 +85,32 @@ def _is_named(override: str) -> bool:
 def find(experiment: Path, run_identity: str) -> Path | None:
     """The folder below `experiment` that carries the identity, or None."""
     try:
-        return next(iter(sorted(experiment.glob(run_name("*", run_identity)))), None)
+        name = _listed(experiment).get(run_identity)
     except OSError:  # a path too long or out of reach, which `create` refuses in words
         return None
+    return None if name is None else experiment / name
+
+
+@dataclass(frozen=True)
+class _Listing:
+    changed_at_ns: int
+    names: dict[str, str]
+
+
+_listings: dict[Path, _Listing] = {}
+
+
+def _listed(experiment: Path) -> dict[str, str]:
+    """Identity -> the first name that ends in it; an experiment's folder is listed again once it has changed."""
+    place = experiment.absolute()  # the same words mean another place elsewhere
+    changed_at_ns = experiment.stat().st_mtime_ns
+    known = _listings.get(place)
+    if known is None or known.changed_at_ns != changed_at_ns:
+        names = sorted(os.listdir(experiment), reverse=True)  # noqa: PTH208, ten thousand of them, for their names
+        known = _Listing(changed_at_ns, {identity: name for name in names if (identity := identity_in(name))})
+        if time.time_ns() - changed_at_ns > _SETTLED_NS:  # a change at the same tick of the clock would not be seen
+            _listings[place] = known
+    return known.names
 
 
 def create(folder: Path) -> None:
@@ -123,6 +157,21 @@ def member_state(folder: Path, seed: int) -> MemberState:
     if (member / CHECKPOINT).is_file():
         return MemberState(seed, "resumable", content.get("step", 0), content.get("launch", {}))
     return MemberState(seed, "new", 0, {})
+
+
+def member_states(folder: Path, first_seed: int, num_seeds: int) -> list[MemberState]:
+    """State of each member of a range of seeds that has anything on disk, by seed.
+
+    Args:
+        folder: the run's folder.
+        first_seed: the first.
+        num_seeds: how many there are, which may be far more than lie there.
+    """
+    try:
+        seeds = {seed_in(name) for name in os.listdir(folder)} - {None}  # noqa: PTH208, for their names
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [member_state(folder, seed) for seed in sorted(seeds) if 0 <= seed - first_seed < num_seeds]  # type: ignore[type-var, arg-type, operator]
 
 
 def read_member_sheet(member: Path) -> dict[str, Any]:
