@@ -67,8 +67,8 @@ def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
         measurements = [_built(node, Measurement) for node in (cfg.measurement or {}).values()]
         for measurement in measurements:
             measurement.schedule.check(run.num_steps, sees_solved=not isinstance(measurement, StepMeasurement))
+    _refuse_too_large(cfg, run, task, num_members, device)
     with _as_config_error("model"):
-        _refuse_too_large(cfg, run, task, num_members, device)
         build_network = network_builder(cfg, run, task)
         with kept_rng():
             network = build_network()

@@ -17,6 +17,7 @@ from gradhorizon.config import ConfigError, RunConfig
 _BYTES_PER_MEMBER = 16 * 2**10  # of Python objects alone; the smallest network that was measured takes 27 KB
 _BYTES_PER_LAYER = 4 * 2**10  # likewise; 12 KB
 _FLOAT = 4
+_OWN_TASKS = "gradhorizon.tasks."
 _CGROUP = Path("/sys/fs/cgroup")
 _CGROUP_LIMITS = (_CGROUP / "memory.max", _CGROUP / "memory" / "memory.limit_in_bytes")
 
@@ -89,6 +90,9 @@ def refuse_members(run: RunConfig, num_members: int) -> None:
     layers = Need(f"{run.num_layers} layers", run.num_layers * _BYTES_PER_LAYER, ("num_layers",))
     refuse([members], run)
     refuse([layers], run)
+    if run.device == "cpu" and str(run.task["_target_"]).startswith(_OWN_TASKS):  # which feed T steps or more
+        for need in needs_of_batches(run, run.seq_len, 1, num_held_out=0):
+            refuse([need], run)
 
 
 def needs_of_batches(run: RunConfig, input_len: int, input_size: int, num_held_out: int | None) -> list[Need]:
