@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import harness, instrument, long_sequence, loop, probe, throughput, unroll
+from benchmarks import harness, instrument, long_sequence, loop, probe, sweep, throughput, unroll
 from benchmarks.table import command_line, markdown, surroundings
 
 BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
     "instrument": instrument.measure,
     "harness": harness.measure,
     "throughput": throughput.measure,
+    "sweep": sweep.measure,
     "long_sequence": long_sequence.measure,
 }
 MEASURED_ONCE = ("long_sequence",)

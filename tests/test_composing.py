@@ -82,8 +82,12 @@ def test_the_files_of_one_set_of_choices_are_merged_once(
 ) -> None:
     merged = []
     original = ConfigLoaderImpl._compose_config_from_defaults_list
-    monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list",
-                        lambda *args, **named: merged.append(1) or original(*args, **named))  # fmt: skip
+
+    def counted(*arguments: Any, **named: Any) -> DictConfig:
+        merged.append(arguments)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", counted)
     once = composing_once(loader)
     for seed in range(5):
         once.load_configuration("train", [f"seed={seed}", f"model={('gru', 'lstm')[seed % 2]}"], RunMode.RUN)
