@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import harness, instrument, long_sequence, loop, probe, records, throughput, unroll
+from benchmarks import harness, instrument, long_sequence, loop, probe, records, sweep, throughput, unroll
 from benchmarks.table import command_line, markdown, surroundings
 
 BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[..., pd.DataFrame]] = {
     "harness": harness.measure,
     "records": records.measure,
     "throughput": throughput.measure,
+    "sweep": sweep.measure,
     "long_sequence": long_sequence.measure,
 }
 MEASURED_ONCE = ("long_sequence",)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import all as every_benchmark
-from benchmarks import harness, instrument, long_sequence, loop, probe, records, throughput, unroll
+from benchmarks import harness, instrument, long_sequence, loop, probe, records, sweep, throughput, unroll
 from benchmarks.table import COLUMNS, Result, as_table, markdown
 from benchmarks.timing import Spread, interleaved, ratio, spread
 from gradhorizon.cells.diagonal_linear import DiagonalLinear
@@ -38,6 +38,7 @@ TOY: dict[str, Callable[[], pd.DataFrame]] = {
     ),
     "harness": partial(harness.measure, rounds=1, short_steps=2, long_steps=4, overrides=TINY_RUN),
     "throughput": partial(throughput.measure, rounds=2, num_runs=4, hidden_sizes=(3,)),
+    "sweep": partial(sweep.measure, rounds=1, num_runs=2),
     "long_sequence": partial(long_sequence.measure, input_len=40, recompute_every=7),
 }
 

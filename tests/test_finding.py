@@ -15,11 +15,12 @@ import pytest
 
 from analysis import command_line
 from analysis.cohort import read_cohort
-from gradhorizon import measure, runs, status, wandb_push
-from gradhorizon.records import finding
+from gradhorizon import measure, status, wandb_push
+from gradhorizon.once import say_once
 from gradhorizon.records.finding import find
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.run_folders import find as find_folder
 from gradhorizon.sweep_state import SweepReader
 from gradhorizon.train import launch
 from tests import runs_on_disk
@@ -32,8 +33,7 @@ NEIGHBOURS = ("seed-0.old", "seed-0 copy", "seed-00", "seed-x", "Seed-1", "copy 
 
 @pytest.fixture(autouse=True)
 def _said_anew() -> None:
-    finding._say_once.cache_clear()
-    runs._say_once.cache_clear()
+    say_once.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_of_two_folders_with_one_run_a_launch_takes_the_one_that_knows_its_name_
 ) -> None:
     shutil.copytree(own, own.with_name(f"a-copy-of-{own.name}"))
     identity = own.name.rpartition("-")[2]
-    assert runs.find(own.parent, identity) == own
+    assert find_folder(own.parent, identity) == own
     assert f"{own.name} is the run that is launched, and a-copy-of-{own.name} is one with it" in caplog.text
     assert "2 folders are one run" in find([own.parents[1]]).notes[0]
 
@@ -291,7 +291,7 @@ def test_of_two_folders_with_one_run_a_launch_takes_the_one_that_knows_its_name_
 def test_a_launch_takes_no_folder_that_was_set_aside(own: Path, name: str) -> None:
     identity = own.name.rpartition("-")[2]
     own.rename(own.with_name(name.format(own.name)))
-    assert runs.find(own.parent, identity) is None
+    assert find_folder(own.parent, identity) is None
 
 
 def test_a_copy_beside_a_run_is_refused_as_the_same_run_with_what_to_do(synthetic: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon import hydra_folder, runs
+from gradhorizon import hydra_folder
 from gradhorizon.claims import latest_claim, take
 from gradhorizon.compiled_code import keep_private
 from gradhorizon.config import CONF_DIR, ConfigError
@@ -29,6 +29,7 @@ from gradhorizon.records.files import write_atomically, write_json
 from gradhorizon.records.layout import own_folders, temporary_path
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.repairs import mended
+from gradhorizon.run_folders import create
 from gradhorizon.run_log import log_file
 from gradhorizon.run_state import read_run
 from gradhorizon.train import launch
@@ -318,7 +319,7 @@ def test_a_member_with_a_link_in_it_is_not_mended(run: Path, victim: Path, place
 def test_a_folder_is_probed_without_touching_what_a_link_leads_to(run: Path, victim: Path) -> None:
     before = victim.stat().st_mtime_ns
     (run / f".writable.{os.getpid()}.tmp").symlink_to(victim)
-    runs.create(run)
+    create(run)
     assert victim.stat().st_mtime_ns == before
     assert names_in(run) == []
 

@@ -34,6 +34,7 @@ from gradhorizon.records.tables import METRICS, RecordsError
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.repairs import mended, restore
 from gradhorizon.run_callback import RunCallback
+from gradhorizon.run_folders import create
 from gradhorizon.run_log import log_file
 from gradhorizon.run_sheet import RunSheet
 from gradhorizon.streams import probe_batch, validation_batches
@@ -77,12 +78,12 @@ def fit(
         RecordsError: what is on disk cannot be continued.
     """
     with phase("building"):
-        parts = build_parts(cfg, run)
+        parts = build_parts(cfg, run, len(todo), device)
         parts = replace(parts, task_name=recorded_name(folder) or task_name(run))
     configure_torch(run)  # after what a user's package has set on import
     with phase("checking kernels"):
         check_kernels(parts, device, run)
-    runs.create(folder)
+    create(folder)
     with members_locked(folder, [state.seed for state in todo]), log_file(folder / LOG), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
         seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]

@@ -41,7 +41,7 @@ def check_keys(cfg: DictConfig) -> None:
     Raises:
         ConfigError: a key that is not in the root's schema, or no argument of the class that its node names.
     """
-    content = plain(cfg)
+    content = {name: plain(cfg._get_node(name)) for name in map(str, cfg) if name != "hydra"}  # noqa: SLF001
     whole: Any = cfg if "hydra" in cfg else HydraConfig.instance().cfg
     hydra = whole.hydra if whole is not None else None
     for unknown in chain(_unknown(content), _unknown_of_hydra(hydra, "hydra")):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +26,10 @@ from gradhorizon.kernels.surroundings import default_dtype
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
+from gradhorizon.sizes import Need, needs_of_batches, refuse
 from gradhorizon.tasks.task import Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,17 @@ class Parts:
     task_name: str
 
 
-def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
+def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: str = "cpu") -> Parts:
     """The parts of a run.
 
     Args:
         cfg: the composed configuration.
         run: its root.
+        num_members: how many are to be trained side by side.
+        device: where.
 
     Raises:
-        ConfigError: a part refuses its arguments, with that part's own words.
+        ConfigError: this machine cannot hold them; or a part refuses its arguments, with that part's own words.
     """
     for group in ("task", "measurement", "model", "trainer", "logger"):
         with _as_config_error(group):
@@ -61,6 +67,7 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
         measurements = [_built(node, Measurement) for node in (cfg.measurement or {}).values()]
         for measurement in measurements:
             measurement.schedule.check(run.num_steps, sees_solved=not isinstance(measurement, StepMeasurement))
+    _refuse_too_large(cfg, run, task, num_members, device)
     with _as_config_error("model"):
         build_network = network_builder(cfg, run, task)
         with kept_rng():
@@ -82,6 +89,40 @@ def build_parts(cfg: DictConfig, run: RunConfig) -> Parts:
     with _as_config_error("logger"):
         mirror = _built(cfg.logger, Mirror)
     return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
+
+
+def _refuse_too_large(cfg: DictConfig, run: RunConfig, task: Task, num_members: int, device: str) -> None:
+    is_here = device == "cpu"  # elsewhere, what is held here is what is built before it is moved
+    num_bytes = _bytes_of_weights(cfg, run, task, with_gradients=is_here)
+    keys = ("num_seeds", "hidden_size", "num_layers") if num_members > 1 else ("hidden_size", "num_layers")
+    words = "weights and their gradients" if is_here else "weights"
+    needs = [Need(f"{words} of {num_members} member{'s' * (num_members != 1)}", num_members * num_bytes, keys)]
+    if is_here:
+        needs += needs_of_batches(run, task.input_len, task.input_size, task.num_held_out)
+    refuse(needs, run)
+
+
+def _bytes_of_weights(cfg: DictConfig, run: RunConfig, task: Task, with_gradients: bool) -> int:
+    """What one network's tensors take; 0 where that is only known once they are there.
+
+    Every layer from the second on is like the second, so that three tell of a million.
+    """
+    sizes = []
+    try:
+        for num_layers in sorted({min(run.num_layers, least) for least in (2, 3)}):
+            with kept_rng(), torch.device("meta"):
+                network = network_builder(cfg, replace(run, num_layers=num_layers), task)()
+            tensors = [*network.parameters(), *network.buffers()]
+            sizes.append(sum(_bytes_of(tensor, run, with_gradients) for tensor in tensors))
+    except Exception as error:  # noqa: BLE001, whatever it is will be said when the network is built
+        log.debug("its size is not known: %s", error)
+        return 0
+    return sizes[-1] + max(run.num_layers - 3, 0) * (sizes[-1] - sizes[0])
+
+
+def _bytes_of(tensor: torch.Tensor, run: RunConfig, with_gradients: bool) -> int:
+    is_doubled = run.precision == "64-true" and tensor.dtype == torch.float32
+    return tensor.numel() * tensor.element_size() * (1 + is_doubled) * (1 + (with_gradients and tensor.requires_grad))
 
 
 def _built(node: DictConfig, kind: type) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import statistics
 import time
@@ -14,7 +15,7 @@ from gradhorizon.config import RunConfig
 from gradhorizon.ensemble import Ensemble, Member, kept_rng
 from gradhorizon.numerics import configure_torch
 from gradhorizon.parts import Parts, build_parts
-from gradhorizon.progress import format_duration
+from gradhorizon.progress import format_duration, format_seeds
 from gradhorizon.streams import training_batch
 from gradhorizon.sweep import Plan
 
@@ -24,6 +25,14 @@ _TIMED_STEPS = 4
 _CHECKPOINTS = 5  # first, solved, last, and the one to resume from with Adam's two moments
 _BYTES_PER_ROW = 60  # of a compressed table
 _MIB = 2**20
+_AS_FAST = (
+    "seed", "num_seeds", "data_seed", "learning_rate", "clip_norm", "num_steps", "val_every_steps", "val_size",
+    "probe_batch_size", "num_cuts", "stop_when_solved", "measurement", "logger", "trainer", "experiment_name",
+    "runs_dir", "plan",
+)  # fmt: skip
+"""Keys of the root on which the time of a training step does not depend."""
+
+_timed: dict[str, float] = {}
 
 
 def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[runs.MemberState]) -> Plan:
@@ -33,26 +42,35 @@ def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[runs.Membe
         cfg: the composed configuration.
         run: its root.
         device: where it would train.
-        todo: members that are not finished.
+        todo: members that are not finished, at least one.
     """
-    if not todo:
-        log.info("  plan: nothing to train")
-        return Plan(num_done=run.num_seeds, num_to_train=0)
     configure_torch(run)
-    parts = build_parts(cfg, run)
+    parts = build_parts(cfg, run, len(todo), device)
     steps = sum(run.num_steps - state.step for state in todo)
-    seconds = steps * _seconds_per_step(parts, run, device)
+    seconds_per_step, is_new = _known_seconds_per_step(parts, run, device)
+    seconds = steps * seconds_per_step
     mib = len(todo) * _bytes_per_member(parts, run) / _MIB
     log.info(
-        "  plan: trains seed%s %s, at most %d optimizer steps: about %s on %s (without measurements), about %.1f MiB",
-        "s" if len(todo) > 1 else "",
-        ", ".join(str(state.seed) for state in todo),
+        "  plan: trains %s, at most %d optimizer steps: about %s on %s (without measurements%s), about %.1f MiB",
+        format_seeds([state.seed for state in todo]),
         steps,
         format_duration(seconds),
         device,
+        "" if is_new else ", as fast as a run before",
         mib,
     )
     return Plan(run.num_seeds - len(todo), len(todo), seconds, mib)
+
+
+def _known_seconds_per_step(parts: Parts, run: RunConfig, device: str) -> tuple[float, bool]:
+    """What a training step takes, and whether it was timed now: runs that differ in no size are timed once."""
+    content = {name: value for name, value in vars(run).items() if name not in _AS_FAST}
+    content["optimizer"] = {name: value for name, value in run.optimizer.items() if value != run.learning_rate}
+    key = json.dumps([content, run.clip_norm is None, device], sort_keys=True, default=str)
+    is_new = key not in _timed
+    if is_new:
+        _timed[key] = _seconds_per_step(parts, run, device)
+    return _timed[key], is_new
 
 
 def _seconds_per_step(parts: Parts, run: RunConfig, device: str) -> float:

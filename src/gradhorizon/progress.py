@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +26,8 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 BAR_INTERVAL_S = 0.1
 DEFAULT_COLUMNS = 80
 MIN_BAR_COLUMNS = 6
+_FEW = 3  # seeds upon one another, beyond the first, that are still listed one by one
+_MOST_RANGES = 20
 
 
 @runtime_checkable
@@ -69,6 +71,32 @@ class Reading:
         values = (self.loss, accuracy, self.gradient_norm)
         shown = [f"{name} {value:.3g}" for name, value in zip(names, values, strict=True) if value is not None]
         return (" " if is_short else "  ").join([*shown, f"solved {self.num_solved}/{self.num_members}"])
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Seeds in words, those that follow upon one another as a range.
+
+    Args:
+        seeds: ascending, at least one.
+
+    Example:
+        >>> format_seeds([3]), format_seeds([0, 1, 2]), format_seeds([0, 2, 3, 4, 5, 9])
+        ('seed 3', 'seeds 0, 1, 2', 'seeds 0, 2 … 5, 9')
+    """
+    ranges: list[list[int]] = []
+    for seed in seeds:
+        if ranges and seed == ranges[-1][1] + 1:
+            ranges[-1][1] = seed
+        else:
+            ranges.append([seed, seed])
+    words = [_format_range(first, last) for first, last in ranges[:_MOST_RANGES]]
+    if len(ranges) > _MOST_RANGES:
+        words.append(f"… {seeds[-1]}")
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(words)}"
+
+
+def _format_range(first: int, last: int) -> str:
+    return f"{first} … {last}" if last - first >= _FEW else ", ".join(map(str, range(first, last + 1)))
 
 
 def format_duration(seconds: float) -> str:

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import linecache
 import logging
-import os
 import platform
 import re
 import subprocess
@@ -19,18 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.config import ConfigError, RunConfig
-from gradhorizon.failures import content_of
-from gradhorizon.records import safely
+from gradhorizon.config import RunConfig
+from gradhorizon.once import say_once
 from gradhorizon.records.files import DamagedFileError
 from gradhorizon.records.layout import (
     CHECKPOINT,
     MEMBER_SHEET,
-    RUN_SHEET,
-    identity_in,
-    is_skipped,
     member_folder,
-    probe_path,
     seeds_in,
 )
 from gradhorizon.records.listing import Listing
@@ -85,45 +79,6 @@ def _is_named(override: str) -> bool:
     return key.split(".")[0].split("@")[0] not in _NAMED_APART and not key.startswith("hydra")
 
 
-def find(experiment: Path, run_identity: str) -> Path | None:
-    """The folder below `experiment` that carries the identity, or None.
-
-    Of several, one whose sheet knows it by its own name comes before copies that were given another; it is said.
-
-    Args:
-        experiment: the experiment's folder.
-        run_identity: ten hexadecimal digits.
-    """
-    try:
-        with os.scandir(experiment) as entries:
-            names = [one.name for one in entries if identity_in(one.name) == run_identity and one.is_dir()]
-    except OSError:  # a path too long or out of reach, which `create` refuses in words
-        return None
-    found = [experiment / name for name in sorted(names) if not is_skipped(name)]
-    if len(found) > 1:
-        found.sort(key=lambda folder: (folder.is_symlink(), content_of(folder / RUN_SHEET).get("run") != folder.name))
-        others = ", ".join(folder.name for folder in found[1:])
-        _say_once(
-            f"  note: {found[0].name} is the run that is launched, and {others} is one with it, which readers refuse: "
-            "move it out of the runs folder, or give it a name that begins with a dot"
-        )
-    return next(iter(found), None)
-
-
-def create(folder: Path) -> None:
-    """Make sure that a run's folder is there and can be written.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    try:
-        safely.touch_once(probe_path(folder))
-    except safely.MisplacedError as error:
-        raise ConfigError(str(error)) from error
-    except OSError as error:
-        raise ConfigError(f"`runs_dir` must be a folder that can be written, got {folder}: {error.strerror}") from error
-
-
 @dataclass(frozen=True)
 class MemberState:
     """What is on disk of one member.
@@ -156,6 +111,17 @@ def member_state(folder: Path, seed: int) -> MemberState:
     if (member / CHECKPOINT).is_file():
         return MemberState(seed, "resumable", content.get("step", 0), content.get("launch", {}))
     return MemberState(seed, "new", 0, {})
+
+
+def member_states(folder: Path, first_seed: int, num_seeds: int) -> list[MemberState]:
+    """State of each member of a range of seeds that has anything on disk, by seed.
+
+    Args:
+        folder: the run's folder.
+        first_seed: the first.
+        num_seeds: how many there are, which may be far more than lie there.
+    """
+    return [member_state(folder, seed) for seed in seeds_in(folder) if 0 <= seed - first_seed < num_seeds]
 
 
 def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -217,16 +183,11 @@ def say_differences(states: Sequence[MemberState], launch: Mapping[str, Any]) ->
         then = {state.launch.get(name) for state in states if state.status == "finished"} - {launch.get(name)}
         if then:
             earlier = ", ".join(map(str, sorted(then, key=str)))
-            _say_once(
+            say_once(
+                log,
                 f"  note: finished members were trained with another {what} ({earlier}, now {launch.get(name)}); they "
-                "are kept as they are (said once)"
+                "are kept as they are (said once)",
             )
-
-
-@cache
-def _say_once(message: str) -> None:
-    """Say what would be said again for every run of a sweep."""
-    log.warning("%s", message)
 
 
 def launch_facts(device: str, run: RunConfig) -> dict[str, Any]:

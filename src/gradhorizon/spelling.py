@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -45,6 +46,7 @@ def _as_whole(value: float) -> float:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+@lru_cache(10_000)
 def spelled(override: str) -> str:
     """An override of the command line with its numbers in one spelling; what is no number stays as it was typed.
 

@@ -21,6 +21,7 @@ from gradhorizon.failures import reason_of
 from gradhorizon.keys import check_keys
 from gradhorizon.records.files import write_json
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.sizes import refuse_members
 from gradhorizon.sweep import FailedRun, Plan, RunError, Skipped, labels, listing, total
 from gradhorizon.task_names import task_name
 
@@ -35,7 +36,7 @@ _MOST_SEEDS = 10_000  # that are written down of a run whose configuration is wr
 
 
 def sweep(
-    batches: Sequence[Sequence[Sequence[str]]], compose: Callable[[list[str]], DictConfig], launch: Launch
+    batches: Sequence[Sequence[Sequence[str]]], compose: Compose, launch: Launch, plan: Launch | None = None
 ) -> Any:
     """What came of each run, batch by batch.
 
@@ -45,6 +46,7 @@ def sweep(
         batches: overrides of each run, in groups that are launched one after the other.
         compose: overrides -> the run's configuration.
         launch: launches a batch.
+        plan: launches one where every run is a plan; None: as any other.
 
     Raises:
         RunError: runs failed.
@@ -52,7 +54,8 @@ def sweep(
         Exception: a run cannot be composed; then none is launched.
     """
     everything = list(chain.from_iterable(batches))
-    _write_down(everything, compose)
+    if _write_down(everything, compose) and plan is not None:
+        launch = plan
     returns: list[Sequence[JobReturn]] = []
     for batch in batches:
         try:
@@ -82,7 +85,9 @@ def titles(job_overrides: Sequence[Sequence[str]]) -> list[str]:
     return [f"#{number} {label}".rstrip() for number, label in enumerate(labels(job_overrides))]
 
 
-def _write_down(job_overrides: Sequence[Sequence[str]], compose: Compose) -> None:
+def _write_down(job_overrides: Sequence[Sequence[str]], compose: Compose) -> bool:
+    """Keep what a sweep asks for where its runs will lie; returns whether none of them is to be trained."""
+    is_plan = True
     found: dict[Path, list[AskedRun]] = {}
     for title, overrides in zip(labels(job_overrides), job_overrides, strict=True):
         cfg = compose(list(overrides))
@@ -90,12 +95,14 @@ def _write_down(job_overrides: Sequence[Sequence[str]], compose: Compose) -> Non
             check_keys(cfg)
         except ConfigError as error:  # what nothing reads would be trained without it
             raise RunError(f"Error: {error}") from error
+        is_plan = is_plan and _known(cfg, "plan", bool) is True
         with suppress(Exception):  # where even these cannot be resolved, nobody knows where to write
             experiment = runs_root(cfg.runs_dir) / cfg.experiment_name
             if not cfg.plan:
                 found.setdefault(experiment, []).append(asked_run(cfg, title, overrides))
     for experiment, own in found.items():
         _write_record(asked.record_path(experiment, own), own)
+    return is_plan
 
 
 def _write_record(path: Path, own: Sequence[AskedRun]) -> None:
@@ -120,6 +127,7 @@ def asked_run(cfg: DictConfig, title: str, overrides: Sequence[str]) -> AskedRun
     try:
         run = validate(cfg)
         task = task_name(run)
+        refuse_members(run, run.num_seeds)
     except (ConfigError, IndexError):
         model, seq_len = _known(cfg, "model.label", str), _known(cfg, "seq_len", int)
         return AskedRun(key, title, own, [], title or key, seeds, model=model, seq_len=seq_len)
@@ -127,6 +135,7 @@ def asked_run(cfg: DictConfig, title: str, overrides: Sequence[str]) -> AskedRun
     kinds = _DEVICES if run.device == "auto" else (run.device,)
     identities = [runs.identity(run, kind) for kind in kinds]
     name = f"{runs.readable_name(run, task, overrides)}-{identities[0]}"
+    seeds = list(range(run.seed, run.seed + run.num_seeds))
     return AskedRun(
         key, title, own, identities, name, seeds, str(run.model["label"]), task, run.seq_len, run.num_steps
     )  # fmt: skip

@@ -25,10 +25,14 @@ from gradhorizon import gpus, runs, stopping
 from gradhorizon.absent_tables import OF_TRAINING, remedy
 from gradhorizon.composition import explanation, is_explained
 from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, runs_root, validate
+from gradhorizon.ending_signals import commit_when_asked, leave_when_asked
 from gradhorizon.endings import forget_without_folder, marked, told
 from gradhorizon.keys import check_keys
+from gradhorizon.progress import format_seeds
 from gradhorizon.records.layout import member_name, run_name
+from gradhorizon.run_folders import find
 from gradhorizon.settling import settle
+from gradhorizon.sizes import refuse_members
 from gradhorizon.sweep import Plan, Skipped
 from gradhorizon.task_names import task_name
 
@@ -51,7 +55,7 @@ def main(cfg: DictConfig) -> Plan | Skipped | None:
     A run that another process is at is an error, but in a sweep it is skipped: others may train the same sweep.
     Whatever breaks a run is told in one line, and ends this run alone.
     """
-    stopping.heed_signals()
+    leave_when_asked()
     try:
         return launch(cfg).plan
     except stopping.Stopped:
@@ -119,7 +123,7 @@ class Look:
         device: where it trains.
         identity: the run's identity.
         folder: where it lies.
-        states: what is on disk of each member.
+        states: what is on disk of each member that has anything there.
         facts: what is true of this launch.
     """
 
@@ -132,14 +136,21 @@ class Look:
 
     @property
     def todo(self) -> list[runs.MemberState]:
-        """Members that are not finished."""
-        return [state for state in self.states if state.status != "finished"]
+        """Members that are not finished, those without anything on disk included."""
+        known = {state.seed: state for state in self.states}
+        seeds = range(self.run.seed, self.run.seed + self.run.num_seeds)
+        everyone = (known.get(seed) or runs.MemberState(seed, "new", 0, {}) for seed in seeds)
+        return [state for state in everyone if state.status != "finished"]
+
+    @property
+    def finished(self) -> list[runs.MemberState]:
+        """Members that are."""
+        return [state for state in self.states if state.status == "finished"]
 
     def say_notes(self) -> None:
         """Say what finished members lack, and what has changed since they were trained."""
-        finished = [state for state in self.states if state.status == "finished"]
-        _say_damaged_files(self.folder, finished)
-        _say_absent_tables(self.folder, finished, self.run)
+        _say_damaged_files(self.folder, self.finished)
+        _say_absent_tables(self.folder, self.finished, self.run)
         runs.say_differences(self.states, self.facts)
 
 
@@ -158,9 +169,11 @@ def look(cfg: DictConfig) -> Look:
     device = resolve_device(run.device)
     identity = runs.identity(run, device)
     experiment = runs_root(run.runs_dir) / run.experiment_name
-    folder = runs.find(experiment, identity) or experiment / run_name(_readable_name(run), identity)
-    states = [runs.member_state(folder, seed) for seed in range(run.seed, run.seed + run.num_seeds)]
-    return Look(run, device, identity, folder, states, runs.launch_facts(device, run))
+    folder = find(experiment, identity) or experiment / run_name(_readable_name(run), identity)
+    states = runs.member_states(folder, run.seed, run.num_seeds)
+    seen = Look(run, device, identity, folder, states, runs.launch_facts(device, run))
+    refuse_members(run, run.num_seeds - len(seen.finished))
+    return seen
 
 
 def launch(cfg: DictConfig) -> Launched:
@@ -177,16 +190,20 @@ def launch(cfg: DictConfig) -> Launched:
     _say_axes_left_out()
     _say_what_is_done(seen)
     seen.say_notes()
+    todo = seen.todo
+    if seen.run.plan and not todo:
+        log.info("  plan: nothing to train")
+        return Launched(seen.folder, Plan(num_done=seen.run.num_seeds, num_to_train=0))
     if seen.run.plan:
         from gradhorizon.planning import say_plan
 
-        return Launched(seen.folder, say_plan(cfg, seen.run, seen.device, seen.todo))
-    if seen.todo:
+        return Launched(seen.folder, say_plan(cfg, seen.run, seen.device, todo))
+    if todo:
         from gradhorizon.fitting import fit
 
         forget_without_folder(seen.folder.parent)
-        with stopping.requested_by_ctrl_c(), marked(seen.folder, [state.seed for state in seen.todo]):
-            fit(cfg, seen.run, seen.device, seen.folder, seen.identity, seen.todo, seen.facts)
+        with commit_when_asked(), stopping.requested_by_ctrl_c(), marked(seen.folder, [state.seed for state in todo]):
+            fit(cfg, seen.run, seen.device, seen.folder, seen.identity, todo, seen.facts)
     else:
         settle(seen.folder)
     return Launched(seen.folder)
@@ -230,9 +247,8 @@ def _say_axes_left_out() -> None:
 
 def _say_what_is_done(seen: Look) -> None:
     log.info("%s", seen.folder)
-    finished = [state.seed for state in seen.states if state.status == "finished"]
-    if finished:
-        log.info("  finished, skipped: %s", _seeds(finished))
+    if seen.finished:
+        log.info("  finished, skipped: %s", format_seeds([state.seed for state in seen.finished]))
     for state in seen.states:
         if state.status == "resumable":
             log.info("  seed %d: resumes from step %d", state.seed, state.step)
@@ -249,7 +265,7 @@ def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunC
         if names:
             how = remedy(names, run.measurement, str(folder))
             are = "is" if len(seeds) == 1 else "are"
-            log.warning("  note: %s %s finished without %s: %s", _seeds(seeds), are, ", ".join(names), how)
+            log.warning("  note: %s %s finished without %s: %s", format_seeds(seeds), are, ", ".join(names), how)
 
 
 def _say_damaged_files(folder: Path, finished: list[runs.MemberState]) -> None:
@@ -260,10 +276,6 @@ def _say_damaged_files(folder: Path, finished: list[runs.MemberState]) -> None:
                 "are: restore it from a copy, or move the folder %s out of the run and launch again",
                 path, state.seed, member_name(state.seed),
             )  # fmt: skip
-
-
-def _seeds(seeds: list[int]) -> str:
-    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
 
 
 if __name__ == "__main__":

@@ -35,9 +35,10 @@ print([name for name in ("torch", "pytorch_lightning", "pandas", "gradhorizon") 
 LAUNCH_FINISHED = """
 import sys, time
 from gradhorizon import train
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from gradhorizon.launcher.local import LocalSweep
 
-seconds = dict.fromkeys(("_composed", "run"), 0.0)
+counts, seconds = [], {"hydra": 0.0, "run": 0.0}
 
 def timed(name, original):
     def call(*arguments):
@@ -48,10 +49,17 @@ def timed(name, original):
             seconds[name] += time.process_time() - start
     return call
 
-for name in seconds:
-    setattr(LocalSweep, name, timed(name, getattr(LocalSweep, name)))
+LocalSweep.run = timed("run", LocalSweep.run)
+_impl = ConfigLoaderImpl._load_configuration_impl
+def counted(*arguments, **keywords):
+    counts.append(1)
+    start = time.process_time()
+    found = _impl(*arguments, **keywords)
+    seconds["hydra"] += time.process_time() - start
+    return found
+ConfigLoaderImpl._load_configuration_impl = counted
 train.main()
-ratio = seconds["run"] / seconds["_composed"] - 1
+ratio = seconds["run"] / (seconds["hydra"] / len(counts)) / NUM_RUNS
 print(ratio, [name for name in ("torch", "pytorch_lightning") if name in sys.modules])
 """
 
@@ -96,7 +104,7 @@ def test_what_hydra_imports_at_every_start_is_light(tmp_path: Path) -> None:
     assert python(tmp_path, SCAN) == ["[]"]
 
 
-def test_finished_runs_cost_no_more_than_composing_them_and_no_torch(tmp_path: Path) -> None:
+def test_finished_runs_cost_a_fraction_of_hydras_composition_and_no_torch(tmp_path: Path) -> None:
     run = validate(composed())
     lengths = range(8, 8 + NUM_FINISHED)
     for seq_len in lengths:
@@ -107,10 +115,11 @@ def test_finished_runs_cost_no_more_than_composing_them_and_no_torch(tmp_path: P
             folder.mkdir(parents=True)
             write_json({**done, "launch": {}}, folder / "member.json")
     sweep = f"seq_len={','.join(map(str, lengths))}"
-    ratio, heavy = python(tmp_path, LAUNCH_FINISHED, *LOCAL, *TINY, sweep)[-1].split(" ", 1)
+    script = LAUNCH_FINISHED.replace("NUM_RUNS", str(NUM_FINISHED))
+    ratio, heavy = python(tmp_path, script, *LOCAL, *TINY, sweep)[-1].split(" ", 1)
     assert heavy == "[]"
     assert not list(tmp_path.glob("runs/default/*/run.json"))  # none was trained
-    assert float(ratio) <= 1
+    assert float(ratio) <= 0.5  # of one composition by Hydra: a fifth was measured
 
 
 def test_wrong_points_are_all_said_and_start_no_process(tmp_path: Path) -> None:

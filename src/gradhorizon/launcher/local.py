@@ -14,29 +14,24 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import (
-    JobReturn,
-    JobRuntime,
-    JobStatus,
-    configure_log,
-    env_override,
-    run_job,
-    setup_globals,
-)
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, env_override, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon import runs, stopping
+from gradhorizon import stopping
+from gradhorizon.composing import composing_once
 from gradhorizon.config import ConfigError
 from gradhorizon.endings import record, record_without_folder
 from gradhorizon.failures import reason_of, traceback_of
+from gradhorizon.launcher.here import Here, hydra_node_of
 from gradhorizon.launcher.process import Job, ensure_fork_server
+from gradhorizon.launcher.returns import SmallReturn
 from gradhorizon.launcher.scheduler import Ending, Limits, SlotScheduler
 from gradhorizon.launcher.slots import Slot, num_cores, slots_of
 from gradhorizon.launcher.worker import train_run
 from gradhorizon.progress import format_duration
 from gradhorizon.records.layout import FAILURE, OUTPUT
+from gradhorizon.run_folders import create
 from gradhorizon.settling import settle
 from gradhorizon.sweep import FailedRun, RunError, Skipped, labels, listing
 from gradhorizon.train import Look, look
@@ -80,7 +75,9 @@ class LocalSweep:
         limits: Limits,
         preload: Sequence[str],
     ) -> None:
-        self._config, self._hydra, self._task_function = config, hydra_context, task_function
+        self._config, self._task_function = config, task_function
+        self._hydra = HydraContext(composing_once(hydra_context.config_loader), hydra_context.callbacks)
+        self._here = Here(config, self._hydra, task_function)
         self._slots, self._limits, self._preload = slots, limits, preload
         self._points: dict[int, _Point] = {}
         self._returns: dict[int, JobReturn] = {}
@@ -156,37 +153,26 @@ class LocalSweep:
         """A job for each run that has something to train, None for one that has not."""
         names = labels(job_overrides)
         for number, overrides in enumerate(job_overrides, first_number):
-            cfg = self._composed(number, overrides)
+            cfg = self._here.composed(number, overrides)
             point = _Point(number, f"#{number} {names[number - first_number]}".rstrip(), list(overrides), cfg)
             if cfg.plan:
-                self._returns[number] = self._run_here(point)
+                self._returns[number] = self._here.run(point.cfg)
                 yield None
                 continue
             self._hydra.callbacks.on_job_start(config=cfg, task_function=self._task_function)
             yield self._job(point)
 
-    def _composed(self, number: int, overrides: Sequence[str]) -> DictConfig:
-        cfg = self._hydra.config_loader.load_sweep_config(self._config, list(overrides))
-        with open_dict(cfg):
-            cfg.hydra.job.id = cfg.hydra.job.num = number
-        return cfg
-
-    def _run_here(self, point: _Point) -> JobReturn:
-        done = run_job(self._task_function, point.cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self._hydra)
-        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
-        return done
-
     def _job(self, point: _Point) -> Job | None:
-        HydraConfig.instance().set_config(point.cfg)
         try:
-            seen = look(point.cfg)
+            with hydra_node_of(point.cfg):
+                seen = look(point.cfg)
             if not seen.todo:
                 self._close(point, JobStatus.COMPLETED, None, "was finished before")
                 seen.say_notes()
                 settle(seen.folder)
                 return None
             _refuse_index(seen.device)
-            runs.create(seen.folder)
+            create(seen.folder)
         except Exception as error:
             log.debug("where it went wrong:", exc_info=True)
             record_without_folder(point.cfg, point.overrides, reason_of(error), traceback_of(error), "composing")
@@ -228,13 +214,7 @@ class LocalSweep:
         self._close(point, JobStatus.FAILED, RunError(f"Error: {reason}", reason, folder), f"FAILED: {reason}")
 
     def _close(self, point: _Point, status: JobStatus, value: Any, words: str) -> None:
-        task = OmegaConf.masked_copy(point.cfg, [str(key) for key in point.cfg if key != "hydra"])
-        done = JobReturn(
-            overrides=list(OmegaConf.to_container(point.cfg.hydra.overrides.task)),  # type: ignore[arg-type]
-            cfg=task, hydra_cfg=OmegaConf.masked_copy(point.cfg, ["hydra"]), working_dir=str(Path.cwd()),
-            task_name=JobRuntime.instance().get("name"), status=status,
-        )  # fmt: skip
-        done.return_value = value
+        done = SmallReturn(point.cfg, status, value, str(Path.cwd()))
         self._returns[point.number] = done
         self._say(logging.ERROR if status == JobStatus.FAILED else logging.INFO, point.title, words)
         self._hydra.callbacks.on_job_end(config=point.cfg, job_return=done)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -182,5 +183,7 @@ def log_spaced_lags(longest: int, count: int) -> list[int]:
         >>> log_spaced_lags(100, 5)
         [0, 1, 3, 10, 32, 100]
     """
+    if count > 2 * longest * math.log(longest + 1) + 1:  # finer than one lag wherever it is coarsest
+        return list(range(longest + 1))
     spaced = np.geomspace(1, longest, max(count, 2)) if longest >= 1 else np.empty(0)
     return sorted({0, *(int(lag) for lag in spaced.round())})

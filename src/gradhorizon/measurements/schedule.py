@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
@@ -23,7 +24,7 @@ class Schedule(ABC):
         self.at_last = at_last
 
     @abstractmethod
-    def inner_steps(self, num_steps: int) -> frozenset[int]:
+    def inner_steps(self, num_steps: int) -> Collection[int]:
         """Steps in 1 … num_steps − 1 at which it fires."""
 
     def check(self, num_steps: int, sees_solved: bool = True) -> None:
@@ -51,7 +52,7 @@ class Schedule(ABC):
 
 
 @cache
-def _inner_steps(schedule: Schedule, num_steps: int) -> frozenset[int]:
+def _inner_steps(schedule: Schedule, num_steps: int) -> Collection[int]:
     return schedule.inner_steps(num_steps)
 
 
@@ -112,11 +113,11 @@ class Every(Schedule):
     def __repr__(self) -> str:
         return f"Every(every_steps={self.every_steps})"
 
-    def inner_steps(self, num_steps: int) -> frozenset[int]:
+    def inner_steps(self, num_steps: int) -> range:
         """Steps in 1 … num_steps − 1 at which it fires.
 
         Example:
             >>> sorted(Every(400).inner_steps(1000))
             [400, 800]
         """
-        return frozenset(range(self.every_steps, num_steps, self.every_steps))
+        return range(self.every_steps, num_steps, self.every_steps)

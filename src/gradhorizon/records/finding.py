@@ -11,9 +11,9 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
+from gradhorizon.once import say_once
 from gradhorizon.records.layout import (
     FAILURE,
     MEMBER_SHEET,
@@ -54,18 +54,13 @@ class Found:
     def say_notes(self) -> None:
         """Say what was passed by, each line once in this process."""
         for note in self.notes:
-            _say_once(note)
+            say_once(log, note)
 
     def say(self) -> None:
         """Say what could not be looked into, which is an error, and what was passed by."""
         self.say_notes()
         for folder, why in self.unreadable.items():
             log.error("Error: %s: %s", folder, why)
-
-
-@cache
-def _say_once(note: str) -> None:
-    log.warning("note: %s", note)
 
 
 def find(roots: Iterable[Path]) -> Found:

@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from gradhorizon.absent_tables import remedy
 from gradhorizon.launches import known_seeds
+from gradhorizon.once import say_once
 from gradhorizon.records.columns import check_lead
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import files_of, read_listed
@@ -152,12 +152,7 @@ def _say_unlisted(member: Path, name: str, listing: Listing) -> None:
         steps = steps_in(path.name)
         is_being_written = steps is not None and steps[1] > last_step
         if path.relative_to(member).as_posix() not in known and not is_being_written:
-            _say_once(f"note: {path} is no record: its member does not list it, and it is not read")
-
-
-@cache
-def _say_once(words: str) -> None:
-    log.warning("%s", words)
+            say_once(log, f"note: {path} is no record: its member does not list it, and it is not read")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -29,23 +31,43 @@ class GradhorizonSweeper(BasicSweeper):
     Under every launcher: what its runs have come to is handed back here, and to no callback.
     """
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra hands over.
+
+        Args:
+            hydra_context: its loader and callbacks.
+            task_function: the application.
+            config: Hydra's configuration of the sweep.
+        """
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._task_function = task_function
+
     def sweep(self, arguments: list[str]) -> Any:
         """What came of each run, batch by batch.
 
         Args:
             arguments: overrides, some with several values.
         """
-        from gradhorizon import sweeping  # noqa: PLC0415, other applications only scan this module
-        from gradhorizon.hydra_folder import own_hydra_folder  # noqa: PLC0415, as above
+        # Other applications only scan this module.
+        from gradhorizon import sweeping  # noqa: PLC0415
+        from gradhorizon.composing import composing_once  # noqa: PLC0415
+        from gradhorizon.hydra_folder import own_hydra_folder  # noqa: PLC0415
+        from gradhorizon.launcher.here import OF_THIS_MACHINE, Here  # noqa: PLC0415
+        from gradhorizon.launcher.returns import KeepsReturnsSmall  # noqa: PLC0415
 
         if self.config is None or self.hydra_context is None or self.launcher is None:
             raise RuntimeError("a sweeper must be set up before it sweeps")
-        config, loader, launcher = self.config, self.hydra_context.config_loader, self.launcher
-        parser = OverridesParser.create(config_loader=loader)
+        config, context, launcher = self.config, self.hydra_context, self.launcher
+        # The launcher has the same context: whatever it composes in this process is composed once, too.
+        context.config_loader = composing_once(context.config_loader)
+        context.callbacks.callbacks.insert(0, KeepsReturnsSmall())  # when a run is over, the first is asked last
+        parser = OverridesParser.create(config_loader=context.config_loader)
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         with own_hydra_folder(config):
+            here = Here(config, context, self._task_function)
             return sweeping.sweep(
                 self.split_arguments(parsed, self.max_batch_size),
-                lambda overrides: loader.load_sweep_config(config, overrides),
+                lambda overrides: context.config_loader.load_sweep_config(config, overrides),
                 lambda batch, first: launcher.launch(batch, initial_job_idx=first),
+                plan=here.launch if type(launcher).__name__ in OF_THIS_MACHINE else None,
             )
