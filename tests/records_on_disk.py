@@ -11,7 +11,7 @@ import torch
 
 from gradhorizon.recording import save_atomically
 from gradhorizon.records.files import read_json, write_json
-from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET
+from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, RECORDS
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import METRICS
@@ -37,7 +37,8 @@ def commit(records: MemberRecords, last_step: int) -> None:
 def end(records: MemberRecords, **facts: Any) -> None:
     """Merge as a run does when a member has ended."""
     records.merge()
-    list_files(records, status="finished", **facts)
+    ended: dict[str, Any] = {"status": "finished", "outcome": "budget exhausted", "outcome_step": 100}
+    list_files(records, **{**ended, **facts})
     records.remove_superseded()
 
 
@@ -57,6 +58,16 @@ def written(folder: Path, *steps: int) -> MemberRecords:
         records.append(METRICS, rows(float(step)), step, "train")
         commit(records, step)
     return records
+
+
+def list_as_found(member: Path, seed: int = 0) -> None:
+    """Have a member's sheet, made where there is none, list the whole tables that lie there."""
+    path = member / MEMBER_SHEET
+    new = {"seed": seed, "status": "running", "outcome": None, "outcome_step": None, "step": 0, "launch": {}}
+    content: dict[str, Any] = read_json(path) if path.is_file() else new
+    tables = sorted((member / RECORDS).glob("*.parquet"))
+    listed = {f"{RECORDS}/{table.name}": Entry.of(table.read_bytes(), 1).plain for table in tables}
+    write_json({**content, "files": {**content.get("files", {}), **listed}}, path)
 
 
 def relist(member: Path) -> None:

@@ -16,6 +16,7 @@ from gradhorizon.endings import marked, record
 from gradhorizon.failures import FAILURE, RunFailedError, attached, forgive, phase, reason_of
 from gradhorizon.locks import MemberHeldError
 from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.seals import digest_of_json
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweep import FailedRun, listing
 from tests.breaking import Unspeakable
@@ -91,7 +92,9 @@ def test_a_run_sheet_that_says_running_says_failed_and_nothing_else_changes(tmp_
     folder = StatusRun(status="running", ends=()).write(tmp_path / "study")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     mark(folder)
-    assert read_json(folder / "run.json") == {**json.loads(before.pop("run.json")), "status": "failed"}
+    found = read_json(folder / "run.json")
+    assert found.pop("digest") == digest_of_json(found)
+    assert found == {**json.loads(before.pop("run.json")), "status": "failed"}
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 

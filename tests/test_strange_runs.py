@@ -24,6 +24,7 @@ from gradhorizon.records.files import write_json
 from gradhorizon.records.parquet import read_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.tables import METRICS
+from tests.records_on_disk import list_as_found
 from tests.synthetic_runs import SyntheticRun, config_of
 
 Change = Callable[[Path], None]
@@ -236,6 +237,7 @@ def test_a_column_of_a_type_that_no_table_has_is_named(tmp_path: Path, kind: str
     path = tmp_path / "seed-0" / "records" / "metrics.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(metrics(**{name: STRANGE[kind]}), path)
+    list_as_found(tmp_path / "seed-0")
     with pytest.raises(
         RecordsError, match=f"metrics.parquet is no table of gradhorizon: its column `{name}` is "
     ) as caught:
@@ -269,6 +271,7 @@ def test_a_table_of_anybodys_without_the_columns_that_lead_every_one_is_named(tm
     path = tmp_path / "seed-0" / "records" / "their_own.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(metrics().drop_columns([name]), path)
+    list_as_found(tmp_path / "seed-0")
     with pytest.raises(RecordsError, match=f"column `{name}` is missing"):
         read_member_table(tmp_path / "seed-0", "their_own")
 
@@ -285,6 +288,7 @@ def test_what_pandas_has_noted_in_a_file_is_no_order(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     noted = json.dumps({"index_columns": ["seed"], "columns": [], "column_indexes": []})
     pq.write_table(metrics().replace_schema_metadata({"pandas": noted}), path)
+    list_as_found(tmp_path / "seed-0")
     found = read_member_table(tmp_path / "seed-0", "metrics")
     assert found is not None
     assert set(found.columns) == set(METRICS.schema.names)

@@ -14,6 +14,7 @@ import torch
 
 from gradhorizon.locks import members_locked
 from gradhorizon.records.files import read_json, write_json
+from tests.records_on_disk import relist
 from tests.runs_on_disk import run
 from tests.sweep_processes import Sweep
 from tests.sweep_remains import complaints
@@ -44,12 +45,14 @@ def _next_float(run: Path) -> None:
     values = content["value"].to_numpy().copy()
     values[3] = np.nextafter(values[3], np.inf)
     pq.write_table(content.set_column(content.schema.get_field_index("value"), "value", pa.array(values)), table)
+    relist(run / "seed-1")
 
 
 def _row_twice(run: Path) -> None:
     table = run / "seed-0" / "records" / "input_gradients.parquet"
     content = pq.read_table(table)
     pq.write_table(pa.concat_tables([content, content.slice(0, 1)]), table)
+    relist(run / "seed-0")
 
 
 def _other_weights(run: Path) -> None:

@@ -9,14 +9,11 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from gradhorizon.compiled_code import keep_private
-
 if TYPE_CHECKING:
     from gradhorizon.profiles import input_gradient_profile, state_gradient_profile
 
 __all__ = ["__version__", "input_gradient_profile", "state_gradient_profile"]
 __version__ = version("gradhorizon")
-keep_private()  # before anything imports torch
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon import stopping
 from gradhorizon.absent_tables import can_be_added, remedy
+from gradhorizon.compiled_code import keep_private
 from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.help_text import listed
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    keep_private()
     overrides = [word for word in options.words if _OVERRIDE.fullmatch(word)]
     try:
         found = find_runs([word for word in options.words if word not in overrides])

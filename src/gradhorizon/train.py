@@ -23,6 +23,7 @@ from yaml import YAMLError
 
 from gradhorizon import gpus, runs, stopping
 from gradhorizon.absent_tables import OF_TRAINING, remedy
+from gradhorizon.compiled_code import keep_private
 from gradhorizon.composition import explanation, is_explained
 from gradhorizon.config import CONF_DIR, ConfigError, RunConfig, runs_root, validate
 from gradhorizon.ending_signals import commit_when_asked, leave_when_asked
@@ -70,6 +71,7 @@ def command() -> None:
     Raises:
         SystemExit: it was interrupted, or refused.
     """
+    keep_private()
     _refuse_scattered_overrides()
     shows_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:

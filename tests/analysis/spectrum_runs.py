@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.tables import Table
+from tests.records_on_disk import list_as_found
 from tests.synthetic_runs import SyntheticRun
 
 LATER = 99.0
@@ -43,6 +44,7 @@ def write_spectra(
                     "seq_len": run.seq_len, "input_len": run.input_len, "seed": seed}  # fmt: skip
             path = folder / f"seed-{seed}" / "records" / f"{table.name}.parquet"
             write_parquet(table.to_arrow(frame.assign(**lead)), path)
+            list_as_found(folder / f"seed-{seed}", seed)
     return folder
 
 

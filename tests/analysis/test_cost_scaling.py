@@ -19,6 +19,7 @@ from analysis.cohort import Cohort, read_cohort, records
 from gradhorizon.measurements.cost import Cost, fed_lengths
 from gradhorizon.records.parquet import write_parquet
 from tests.analysis.conftest import HOSTILE
+from tests.records_on_disk import list_as_found
 from tests.synthetic_runs import SyntheticRun
 
 MIB = 2**20
@@ -40,6 +41,7 @@ def write_costs(
         rows = rows.assign(device=device, precision="32-true", num_threads=1, batch_size=32)
         rows = rows.assign(**lead, run=run.name, seed=seed, step=0, phase="init")
         write_parquet(Cost.table.to_arrow(rows), folder / f"seed-{seed}" / "records" / "cost.parquet")
+        list_as_found(folder / f"seed-{seed}", seed)
     return run
 
 
@@ -76,6 +78,7 @@ def test_what_was_measured_later_does_not_count(tmp_path: Path) -> None:
     first = pd.read_parquet(path)
     later = first.assign(step=100, step_time_low_s=first["step_time_low_s"] ** 3)
     write_parquet(Cost.table.to_arrow(pd.concat([first, later])), path)
+    list_as_found(path.parents[1])
     assert exponents_of(read_cohort([tmp_path])).loc["time", "exponent"] == pytest.approx(1.0, rel=1e-12)
 
 

@@ -15,6 +15,7 @@ from analysis.studies import ring_initialization
 from gradhorizon.measurements.state_gradients import StateGradients, state_gradient_rows
 from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.tables import RecordsError
+from tests.records_on_disk import list_as_found
 from tests.synthetic_runs import SyntheticRun
 
 TOLD = {
@@ -45,6 +46,7 @@ def write_run(root: Path, r_min: float, r_max: float, moduli: np.ndarray, cell: 
         lead |= {"run": synthetic.name, "seed": seed, "step": 0, "phase": "init"}
         path = folder / f"seed-{seed}" / "records" / "state_gradients.parquet"
         write_parquet(StateGradients.table.to_arrow(rows.assign(**lead)), path)
+        list_as_found(folder / f"seed-{seed}", seed)
 
 
 @pytest.fixture(scope="module")

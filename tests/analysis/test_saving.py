@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from analysis.cohort import read_cohort
 from analysis.markdown import noted_table
 from analysis.naming import printable
 from analysis.saving import save_table, save_text
+from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
@@ -63,8 +63,7 @@ def test_no_writer_truncates_what_is_there(kind: str, tmp_path: Path, monkeypatc
 def test_odd_labels_are_drawn_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, label in enumerate(ODD_LABELS):
         sheet = SyntheticRun(model=f"m{number}", outcomes=(300,)).write(tmp_path / "runs") / RUN_SHEET
-        content = json.loads(sheet.read_text(encoding="utf-8")) | {"model": label}
-        sheet.write_text(json.dumps(content), encoding="utf-8")
+        write_json(read_json(sheet) | {"model": label}, sheet)
     figures.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.count("<script") == 3
@@ -79,15 +78,13 @@ def test_odd_labels_are_drawn_as_they_are(tmp_path: Path, capsys: pytest.Capture
 def test_labels_that_are_spelled_alike_stay_apart(tmp_path: Path) -> None:
     for number, label in enumerate(["a\x07", "a\\u0007"]):
         sheet = SyntheticRun(model=f"m{number}", untold=str(number)).write(tmp_path) / RUN_SHEET
-        content = json.loads(sheet.read_text(encoding="utf-8")) | {"model": label}
-        sheet.write_text(json.dumps(content), encoding="utf-8")
+        write_json(read_json(sheet) | {"model": label}, sheet)
     assert len(read_cohort([tmp_path]).look) == 2
 
 
 def test_a_label_that_is_no_text_is_one_message(tmp_path: Path) -> None:
     sheet = SyntheticRun(outcomes=(300,)).write(tmp_path) / RUN_SHEET
-    content = json.loads(sheet.read_text(encoding="utf-8")) | {"model": "\ud800"}
-    sheet.write_text(json.dumps(content), encoding="utf-8")
+    write_json(read_json(sheet) | {"model": "\ud800"}, sheet)
     with pytest.raises(SystemExit, match=r"^Error: [^\n]*$"):
         report.main([str(tmp_path), "--out", str(tmp_path / "out")])
 

@@ -11,6 +11,7 @@ from gradhorizon.measurements.input_gradients import InputGradients
 from gradhorizon.mirrors.profiles import MAX_LAGS, HeatMap, ProfileHistory, median_over_members
 from gradhorizon.records.writing import MemberRecords
 from tests.mirrors.rows import input_gradient_rows
+from tests.records_on_disk import commit
 
 
 def heat_map(history: ProfileHistory) -> HeatMap:
@@ -104,7 +105,7 @@ def test_profiles_of_an_earlier_launch_are_read_from_the_records(tmp_path: Path)
     records = MemberRecords(tmp_path / "seed-3", lead)
     records.append(InputGradients.table, filled, 0, "init")
     records.append(InputGradients.table, filled, 8, "train")
-    records.commit(8)
+    commit(records, 8)
     history = ProfileHistory((3, 4))
     history.add_recorded(tmp_path)
     assert heat_map(history).steps == [0, 8]

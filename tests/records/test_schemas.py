@@ -11,6 +11,7 @@ import pytest
 
 from gradhorizon.records import schemas
 from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.seals import digest_of_json
 from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
 from tests.status_runs import SHEET, StatusRun, write
 
@@ -97,7 +98,6 @@ WRONG_RUN: tuple[tuple[str, Any, str], ...] = (
     ("identity", "../../x", "`identity` must match pattern"),
     ("clip_norm", "1", '`clip_norm` must be a number, got "1"'),
     ("results_version", "2", '`results_version` must be a whole number, got "2"'),
-    ("digest", 3, "`digest` must be text, got 3"),
 )
 
 
@@ -126,8 +126,8 @@ WRONG_MEMBER: tuple[tuple[str, Any, str], ...] = (
         "`measured_later.gates.num_rows` must be a whole number, got null",
     ),
     ("measured_later", {"gates": {"num_rows": 1, "settings": 3}}, "`measured_later.gates.settings` must be an object"),
-    ("files", {"a": {"rows": 1}}, "lacks `files.a.digest`"),
-    ("files", {"a": {"rows": -1, "digest": ""}}, "`files.a.rows` must be greater than or equal to 0"),
+    ("files", {"a": {"bytes": 1}}, "lacks `files.a.sha256`"),
+    ("files", {"a": {"rows": -1, "sha256": "0" * 64, "bytes": 1}}, "`files.a.rows` must be greater than or equal to 0"),
 )
 
 
@@ -156,7 +156,8 @@ def test_what_older_versions_have_not_written_may_be_absent(tmp_path: Path, key:
 def test_an_unknown_key_is_another_versions_unless_the_file_was_sealed_without_it(
     tmp_path: Path, is_sealed: bool, is_read: bool
 ) -> None:
-    content = run_sheet(unheard_of=1, **({"digest": "00"} if is_sealed else {}))
+    content = run_sheet(unheard_of=1)
+    content |= {"digest": digest_of_json(content)} if is_sealed else {}
     write(tmp_path / "run.json", content)
     if is_read:
         assert read_run_sheet(tmp_path) == content
@@ -165,8 +166,9 @@ def test_an_unknown_key_is_another_versions_unless_the_file_was_sealed_without_i
             read_run_sheet(tmp_path)
 
 
-@pytest.mark.parametrize("content", [run_sheet(digest="00"), run_sheet(digest="00", files={"a": {"digest": "0"}})])
+@pytest.mark.parametrize("content", [run_sheet(), run_sheet(files={"a": {"sha256": "0" * 64, "bytes": 0}})])
 def test_a_sealed_sheet_with_known_keys_is_read(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["digest"] = digest_of_json(content)
     write(tmp_path / "run.json", content)
     assert read_run_sheet(tmp_path) == content
 

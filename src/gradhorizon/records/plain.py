@@ -50,6 +50,8 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES, within: Path | None = N
             content = b"" if found.st_size > most_bytes else _read_up_to(file, most_bytes + 1, found.st_size)
     except FileNotFoundError:
         raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
     except (OSError, ValueError) as error:  # a ValueError is a name with a NUL in it
         raise RecordsError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if max(len(content), found.st_size) > most_bytes:
