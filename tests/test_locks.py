@@ -309,13 +309,13 @@ def test_a_run_that_another_process_trains_is_refused_with_its_owner(tmp_path: P
 
 
 def test_a_run_that_was_taken_over_writes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = MemberFiles.commit
+    original = MemberFiles.close
 
     def commit_too_late(self: MemberFiles, *arguments: Any) -> None:
         leave(self.folder.parent, number=9)
         original(self, *arguments)
 
-    monkeypatch.setattr(MemberFiles, "commit", commit_too_late)
+    monkeypatch.setattr(MemberFiles, "close", commit_too_late)
     with pytest.raises(MemberHeldError, match="no longer this process's"):
         run(tmp_path, "num_seeds=1", "num_steps=1", "val_every_steps=1")
     folder = next((tmp_path / "default").iterdir())

@@ -27,6 +27,7 @@ from gradhorizon.run_state import read_run
 from gradhorizon.run_summary import summarize
 from gradhorizon.training import EnsembleModule
 from tests.runs_on_disk import run
+from tests.status_runs import SHEET
 from tests.test_locks import leave
 from tests.test_stopping import stopped
 
@@ -184,7 +185,8 @@ def test_a_failure_is_not_written_to_a_run_that_another_process_is_at(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     leave(folder)
-    write_json({"status": "running"}, folder / "run.json")
+    known = {"experiment": "e", "run": "run", "identity": "0123456789", "model": "m", "task": "t", "seq_len": 5}
+    write_json({**SHEET, **known, "num_steps": 9, "status": "running"}, folder / "run.json")
     record(folder / FAILURE, "why", [], [], [0])
     assert not (folder / FAILURE).exists()
     assert read_json(folder / "run.json")["status"] == "running"
@@ -198,10 +200,11 @@ import sys
 from pathlib import Path
 from gradhorizon.launcher.process import _fall_silent, _redirect
 from gradhorizon.locks import MemberHeldError, check_held, members_locked, when_lost
+from gradhorizon.records import safely
 from tests.test_locks import leave
 
 run = Path(sys.argv[1])
-_redirect(run / "output.txt")
+_redirect(safely.open_to_append(run / "output.txt"))
 when_lost.append(_fall_silent)
 with members_locked(run, [0]):
     print("mine", flush=True)

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from gradhorizon.config import CONF_DIR, validate
+from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_member_table
 from gradhorizon.task_names import task_name
 from gradhorizon.train import launch
@@ -96,8 +97,7 @@ def test_run_keeps_the_name_that_it_was_given_first(tmp_path: Path) -> None:
     words = [*TINY, f"runs_dir={tmp_path / 'runs'}", "task._target_=tasks_of_mine.EasyAdding"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         folder = launch(compose("train", overrides=[*words, "num_seeds=1"])).folder
-        sheet = json.loads((folder / "run.json").read_text("utf-8"))
-        (folder / "run.json").write_text(json.dumps({**sheet, "task": "tasks_of_mine"}), encoding="utf-8")
+        write_json({**read_json(folder / "run.json"), "task": "tasks_of_mine"}, folder / "run.json")
         launch(compose("train", overrides=[*words, "num_seeds=2"]))
     later = read_member_table(folder / "seed-1", "metrics")
     assert later is not None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +26,8 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 from omegaconf import DictConfig, Node, OmegaConf, open_dict
+
+from gradhorizon.packing import Packed
 
 log = logging.getLogger(__name__)
 
@@ -163,11 +164,9 @@ def _refuse_if_it_reads(override: Override, cfg: DictConfig) -> None:
 
 def _copies_of(cfg: DictConfig) -> Callable[[], DictConfig]:
     try:
-        content = pickle.dumps(cfg, pickle.HIGHEST_PROTOCOL)
-        pickle.loads(content)  # noqa: S301, as it was written a line above
+        return Packed(cfg).opened
     except Exception:  # noqa: BLE001, a class of the user's own that cannot be found by its name
         return lambda: copy.deepcopy(cfg)
-    return lambda: pickle.loads(content)  # noqa: S301, a tenth of a deep copy
 
 
 def _describe(

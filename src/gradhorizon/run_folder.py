@@ -34,6 +34,8 @@ def load_checkpoint(path: Path, remedy: str, entry: Entry | None = None) -> dict
         is_sealed_archive(raw)
     except FileNotFoundError as error:
         raise RecordsError(f"{path} is missing; {remedy}") from error
+    except DamagedFileError as error:
+        raise DamagedFileError(error.fact, remedy) from error
     except SealError as error:
         raise DamagedFileError(f"{path} {error}", remedy) from error
     try:

@@ -127,9 +127,9 @@ def test_not_estimable_is_said_once(page: str) -> None:
     assert page.count("not estimable") == 1
 
 
-def _browse(folder: Path) -> subprocess.CompletedProcess[str]:
+def _browse(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """The page in `folder` after its program has run, as the browser's document."""
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
+    command = [str(CHROMIUM), *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
     address = (folder / "report.html").as_uri()
     return subprocess.run([*command, address], check=True, capture_output=True, text=True, timeout=120)
 

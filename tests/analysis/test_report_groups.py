@@ -149,7 +149,7 @@ def test_browser_draws_a_crowd_as_it_comes_into_view_and_searches_it(page: str, 
         "root.leftCharts = document.querySelectorAll('figure:not([hidden]) .chart').length; }, 50);</script>"
     )
     (tmp_path / "report.html").write_text(page + search, encoding="utf-8")
-    done = _browse(tmp_path)
+    done = _browse(tmp_path, "--window-size=1280,2400")  # charts are below a table of all models
     assert "data-error" not in done.stdout
     assert f'data-hidden-rows="{NUM_MODELS - 1}"' in done.stdout
     num_charts = page.count('class="chart"')

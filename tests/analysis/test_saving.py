@@ -21,7 +21,7 @@ from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
 
 ODD_LABELS = (
-    r"$\bad{", r"$\frac{", r"$x$ and \$y", "_under", "", " ", "a\x1b[31mb", "turn\u202eabc", "line\nline", "نموذج שלום",
+    r"$\bad{", r"$\frac{", r"$x$ and \$y", "_under", " ", "a\x1b[31mb", "turn\u202eabc", "line\nline", "نموذج שלום",
     "🧠 汉字", "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "__proto__", "${style} {0} %s",
     "[click](javascript:alert(1))", '{"signal":"width"}', ":warning:", "long " * 60,
 )  # fmt: skip
@@ -67,7 +67,7 @@ def test_odd_labels_are_drawn_as_they_are(tmp_path: Path, capsys: pytest.Capture
     figures.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.count("<script") == 3
-    assert "<img" not in page
+    assert "<img src=x" not in page
     said = capsys.readouterr()
     assert len(said.err.splitlines()) <= 1
     assert "\x1b[31m" not in said.out + page
@@ -85,7 +85,7 @@ def test_labels_that_are_spelled_alike_stay_apart(tmp_path: Path) -> None:
 def test_a_label_that_is_no_text_is_one_message(tmp_path: Path) -> None:
     sheet = SyntheticRun(outcomes=(300,)).write(tmp_path) / RUN_SHEET
     write_json(read_json(sheet) | {"model": "\ud800"}, sheet)
-    with pytest.raises(SystemExit, match=r"^Error: [^\n]*$"):
+    with pytest.raises(SystemExit, match=r"^Error: [^\n]*run\.json cannot be read [^\n]* no character"):
         report.main([str(tmp_path), "--out", str(tmp_path / "out")])
 
 

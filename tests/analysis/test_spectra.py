@@ -14,6 +14,7 @@ from analysis.studies.spectra import exponents_at_init, over_seeds, size_look
 from gradhorizon.measurements.lyapunov_spectrum import LyapunovSpectrum
 from gradhorizon.records.tables import RecordsError
 from tests.analysis.spectrum_runs import write_spectra
+from tests.records_on_disk import list_as_found
 
 TABLE = LyapunovSpectrum.table
 
@@ -41,6 +42,7 @@ def test_several_layers_are_refused(tmp_path: Path) -> None:
     path = folder / "seed-0" / "records" / "lyapunov_spectrum.parquet"
     rows = pd.read_parquet(path)
     pd.concat([rows, rows.assign(layer=1)]).to_parquet(path)
+    list_as_found(folder / "seed-0")
     with pytest.raises(RecordsError, match="one layer and direction per member"):
         exponents_at_init(read_cohort([tmp_path]), "lyapunov_spectrum")
 

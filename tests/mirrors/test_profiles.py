@@ -100,7 +100,7 @@ def test_profiles_of_an_earlier_launch_are_read_from_the_records(tmp_path: Path)
     filled = frame.assign(**{name: 0 for name in own if name not in frame})[list(own)]
     filled = filled.astype({name: dtype for name, dtype in own.items() if dtype != "string"})
     lead = {
-        name: frame[name].iloc[0] for name in ("experiment", "run", "model", "task", "seq_len", "input_len", "seed")
+        name: frame[name].tolist()[0] for name in ("experiment", "run", "model", "task", "seq_len", "input_len", "seed")
     }
     records = MemberRecords(tmp_path / "seed-3", lead)
     records.append(InputGradients.table, filled, 0, "init")

@@ -123,14 +123,13 @@ def _unwritable(output: Path | None) -> Report | None:
     """Why a job cannot speak into the file that is its output; None if it does so from now on."""
     try:
         if output is not None:
-            _redirect(output)
+            _redirect(safely.open_to_append(output))
     except OSError as error:
         return Report("failed", reason=f"{output} cannot be written: {reason_of(error)}", is_final=True)
     return None
 
 
-def _redirect(output: Path) -> None:
-    descriptor = safely.open_to_append(output)
+def _redirect(descriptor: int) -> None:
     for stream, standard in ((sys.stdout, 1), (sys.stderr, 2)):
         stream.flush()
         os.dup2(descriptor, standard)
@@ -139,7 +138,7 @@ def _redirect(output: Path) -> None:
 
 def _fall_silent() -> None:
     """Let what is still said go nowhere: the output lies in the folder of a run that is another process's by now."""
-    _redirect(Path(os.devnull))
+    _redirect(os.open(os.devnull, os.O_WRONLY))
 
 
 def ensure_fork_server() -> None:

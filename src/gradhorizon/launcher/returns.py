@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import zlib
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+
+from gradhorizon.packing import Packed
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class SmallReturn(JobReturn):
     """
 
     def __init__(self, cfg: DictConfig, status: JobStatus, value: Any, working_dir: str) -> None:
-        self._packed = _packed(cfg)
+        self._packed = Packed(cfg, is_small=True)
         self.overrides = list(OmegaConf.to_container(cfg.hydra.overrides.task))  # type: ignore[arg-type]
         self.working_dir, self.task_name = working_dir, JobRuntime.instance().get("name")
         self.status, self._return_value = status, value
@@ -33,13 +33,13 @@ class SmallReturn(JobReturn):
     @property
     def cfg(self) -> DictConfig:  # type: ignore[override]
         """The run's own configuration."""
-        whole = _unpacked(self._packed)
+        whole = self._packed.opened()
         return OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
 
     @property
     def hydra_cfg(self) -> DictConfig:  # type: ignore[override]
         """Hydra's own node."""
-        return OmegaConf.masked_copy(_unpacked(self._packed), ["hydra"])
+        return OmegaConf.masked_copy(self._packed.opened(), ["hydra"])
 
 
 class KeepsReturnsSmall(Callback):
@@ -55,7 +55,7 @@ class KeepsReturnsSmall(Callback):
         if type(job_return) is not JobReturn:
             return
         try:
-            packed = _packed(config)
+            packed = Packed(config, is_small=True)
         except Exception as error:  # noqa: BLE001, what cannot be pickled stays as large as it is
             log.debug("kept as it is: %s", error)
             return
@@ -63,11 +63,3 @@ class KeepsReturnsSmall(Callback):
             vars(job_return).pop(name, None)
         job_return._packed = packed  # type: ignore[attr-defined]  # noqa: SLF001
         job_return.__class__ = SmallReturn
-
-
-def _packed(cfg: DictConfig) -> bytes:
-    return zlib.compress(pickle.dumps(cfg, pickle.HIGHEST_PROTOCOL), 1)
-
-
-def _unpacked(content: bytes) -> DictConfig:
-    return pickle.loads(zlib.decompress(content))  # noqa: S301, packed by this process

@@ -23,6 +23,8 @@ _LINE = re.compile(rb"# sha256 ([0-9a-f]{64})\n")
 _COMMENT = re.compile(rb"sha256 ([0-9a-f]{64})")
 _COMMENT_BYTES = 71
 _NO_COMMENT = b"\0\0"  # how long a zip archive says that its comment is
+_END_OF_ARCHIVE = b"PK\x05\x06"
+_END_BYTES = 22  # of the record that begins so and ends with the comment's length
 
 
 class SealError(ValueError):
@@ -169,12 +171,19 @@ def is_sealed_archive(content: bytes) -> bool:
     """Whether a zip archive carries its digest.
 
     Raises:
-        SealError: it carries another's.
+        SealError: it carries another's, or has lost or gained bytes at its end.
     """
-    found = _COMMENT.fullmatch(content[-_COMMENT_BYTES:])
-    if found is None:
+    at = content.rfind(_END_OF_ARCHIVE)
+    if at < 0:  # no archive, as whoever opens it will say
         return False
-    bare = content[: -_COMMENT_BYTES - len(_NO_COMMENT)] + _NO_COMMENT
-    if content[len(bare) - 2 : len(bare)] != _COMMENT_BYTES.to_bytes(2, "little") or digest(bare) != found[1].decode():
+    bare = content[: at + _END_BYTES - len(_NO_COMMENT)] + _NO_COMMENT
+    num_bytes = int.from_bytes(content[len(bare) - len(_NO_COMMENT) : len(bare)], "little")
+    comment = content[len(bare) :]
+    if len(comment) != num_bytes:
+        raise SealError("is not what was written: its end is not where it says")
+    if not comment:
+        return False
+    found = _COMMENT.fullmatch(comment)
+    if found is None or digest(bare) != found[1].decode():
         raise SealError("is not what was written: its digest is another")
     return True
