@@ -30,6 +30,7 @@ from gradhorizon.records.layout import (
     owner_path,
     table_path,
 )
+from tests.records_on_disk import relist, rewrite_config
 
 SECRET = "a-secret-of-the-environment"  # noqa: S105, it is none
 """What an environment variable holds that no program may show."""
@@ -74,6 +75,8 @@ def _content(name: str, content: bytes) -> _Change:
     def change(run: Path, _: Path) -> None:
         path = _cleared(_files(run)[name])
         path.write_bytes(content)
+        if name == CONFIG:
+            rewrite_config(run, content)
 
     return change
 
@@ -124,7 +127,10 @@ def _edited(name: str, edit: Callable[[dict[str, Any], Path], None]) -> _Change:
         load, dump = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
         content = load(path.read_text(encoding="utf-8"))
         edit(content, sentinel_of(outside))
+        content.pop("digest", None)  # a stranger's digests are as right as anybody's
         path.write_text(dump(content), encoding="utf-8")
+        if name == CONFIG:
+            rewrite_config(run, dump(content))
 
     return change
 
@@ -166,6 +172,7 @@ def _pickled_checkpoint(run: Path, outside: Path) -> None:
         torch.save(
             {"network": Payload(sentinel_of(outside)), "step": 0, "phase": "init"}, member_folder(run, 0) / KEPT / name
         )
+    relist(member_folder(run, 0))
 
 
 def _pickled_metadata(run: Path, outside: Path) -> None:
@@ -175,6 +182,7 @@ def _pickled_metadata(run: Path, outside: Path) -> None:
            b"ARROW:extension:metadata": pickle.dumps(Payload(sentinel_of(outside)))}  # fmt: skip
     fields = [field.with_metadata(own) if field.name == "value" else field for field in table.schema]
     pq.write_table(table.cast(pa.schema(fields)).replace_schema_metadata({"pandas": "[" * _DEEP}), path)
+    relist(member_folder(run, 0))
 
 
 def _renamed(name: bytes) -> _Change:

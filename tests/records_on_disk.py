@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from gradhorizon.recording import save_atomically
 from gradhorizon.records.files import read_json, write_json
-from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, RECORDS
+from gradhorizon.records.layout import CHECKPOINT, CONFIG, MEMBER_SHEET, RECORDS, RUN_SHEET
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import METRICS
@@ -68,6 +69,15 @@ def list_as_found(member: Path, seed: int = 0) -> None:
     tables = sorted((member / RECORDS).glob("*.parquet"))
     listed = {f"{RECORDS}/{table.name}": Entry.of(table.read_bytes(), 1).plain for table in tables}
     write_json({**content, "files": {**content.get("files", {}), **listed}}, path)
+
+
+def rewrite_config(run: Path, content: str | bytes) -> None:
+    """Give a run another ``config.yaml``, and have its sheet list it, as whoever makes up a run would."""
+    raw = re.sub(rb"# sha256 [0-9a-f]{64}\n", b"", content if isinstance(content, bytes) else content.encode())
+    (run / CONFIG).write_bytes(raw)
+    sheet = read_json(run / RUN_SHEET)
+    if "files" in sheet:
+        write_json({**sheet, "files": {CONFIG: Entry.of(raw).plain}}, run / RUN_SHEET)
 
 
 def relist(member: Path) -> None:

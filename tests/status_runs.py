@@ -82,7 +82,9 @@ def claim(folder: Path, seed: int = 0) -> Claim:
 
 def change(taken: Claim, age_s: float = 0.0, **changes: Any) -> None:
     """Rewrite a claim, `age_s` after its last sign of life."""
-    write(taken.path, json.loads(taken.path.read_text()) | changes)
+    content = json.loads(taken.path.read_text()) | changes
+    content.pop("digest", None)
+    write(taken.path, content)
     os.utime(taken.path, (time.time() - age_s, time.time() - age_s))
 
 

@@ -186,10 +186,13 @@ def test_a_run_at_work_stays_running_and_knows_of_the_members_that_wait(tmp_path
     "content",
     ["", "[]", "{}", '{"runs": 3}', '{"runs": [{}]}', json.dumps({"runs": [ODD]})],
 )
-def test_a_record_of_any_shape_is_survived_and_hides_no_other(tmp_path: Path, content: str) -> None:
+def test_a_record_of_any_shape_is_named_and_hides_no_other(tmp_path: Path, content: str) -> None:
     sweep(tmp_path, ["seq_len=8"])
     (tmp_path / "default" / "sweeps" / "0.json").write_text(content)
-    assert told(tmp_path) == [("missing", 8, [0, 1])]
+    assert sorted(told(tmp_path), key=str) == [("missing", 8, [0, 1]), ("unreadable", None, [])]
+    (broken,) = (run for run in SweepReader([tmp_path]).read().runs if run.status == "unreadable")
+    assert "0.json" in broken.why
+    assert broken.experiment == "default"
 
 
 def test_a_failure_in_a_finished_run_is_seen_although_its_sheet_says_finished(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gradhorizon.measure import find_runs, main
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-from tests.records_on_disk import without_listing
+from tests.records_on_disk import rewrite_config, without_listing
 from tests.runs_on_disk import all_tables, run
 
 TABLES = ("lyapunov_spectrum", "state_jacobians", "temporal_contributions", "recurrent_weights", "gates")
@@ -460,6 +460,6 @@ def test_help_shows_two_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("content", ["no_such_key: 1\n", "- 1\n", "a: [\n"])
 def test_an_unreadable_configuration_is_named(finished: Path, caplog: pytest.LogCaptureFixture, content: str) -> None:
-    (finished / "config.yaml").write_text(content)
+    rewrite_config(finished, content)
     assert main([str(finished), "measurement=gates"]) == 1
     assert "config.yaml cannot be read as a run's configuration" in caplog.text

@@ -24,7 +24,7 @@ from gradhorizon.records.files import write_json
 from gradhorizon.records.parquet import read_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.tables import METRICS
-from tests.records_on_disk import list_as_found
+from tests.records_on_disk import list_as_found, rewrite_config
 from tests.synthetic_runs import SyntheticRun, config_of
 
 Change = Callable[[Path], None]
@@ -176,7 +176,7 @@ def test_measuring_and_pushing_say_it_in_one_line(
 def test_a_configuration_that_no_run_writes_is_one_line_of_figures_and_report(
     folder: Path, tmp_path: Path, program: Callable[[list[str]], None], text: str
 ) -> None:
-    (folder / "config.yaml").write_text(text)
+    rewrite_config(folder, text)
     with pytest.raises(SystemExit, match=r"^Error: .*config\.yaml"):
         program([str(folder), "--out", str(tmp_path / "out")])
 
@@ -186,9 +186,7 @@ def test_nothing_is_looked_up_for_a_strangers_configuration(
 ) -> None:
     monkeypatch.setenv("GRADHORIZON_SECRET", "51ecret")
     text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(
-        f"{text}learning_rate: ${{oc.env:GRADHORIZON_SECRET}}\nhidden_size: ${{learning_rate}}\n"
-    )
+    rewrite_config(folder, f"{text}learning_rate: ${{oc.env:GRADHORIZON_SECRET}}\nhidden_size: ${{learning_rate}}\n")
     report.main([str(folder), "--out", str(tmp_path / "out")])
     pages = [path.read_text(errors="replace") for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert pages

@@ -16,6 +16,7 @@ from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.measure import main
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from gradhorizon.trust import check_prefixes, check_trusted
+from tests.records_on_disk import rewrite_config
 from tests.runs_on_disk import composed, run
 from tests.test_measure import CHEAP, SMALL
 
@@ -241,7 +242,7 @@ def test_measuring_a_strangers_run_executes_nothing_of_it(
     OmegaConf.update(config, path, OmegaConf.create(node), merge=False)
     mark = tmp_path / "executed"
     text = OmegaConf.to_yaml(config).replace("{mark}", str(mark)).replace("{trap}", str(tmp_path / "trap"))
-    (strange / "config.yaml").write_text(text)
+    rewrite_config(strange, text)
     (tmp_path / "trap").write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
     before = {file: file.read_bytes() for file in strange.rglob("*") if file.is_file()}
     with caplog.at_level(logging.INFO):
@@ -267,7 +268,7 @@ def test_a_configuration_that_no_run_writes_is_one_line(
     strange: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
     mark = tmp_path / "executed"
-    (strange / "config.yaml").write_bytes(content.replace("{mark}", str(mark)).encode("utf-8", "surrogatepass"))
+    rewrite_config(strange, content.replace("{mark}", str(mark)).encode("utf-8", "surrogatepass"))
     with caplog.at_level(logging.INFO):
         assert main([str(strange), *CHEAP]) == 1
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
@@ -283,7 +284,7 @@ def test_what_is_asked_for_as_a_logger_is_never_built(strange: Path, tmp_path: P
     mark = tmp_path / "executed"
     config.logger = {"_target_": "os.system", "_args_": [f"touch {mark}"]}
     config.measurement = {"gates": {"_target_": "os.system", "_args_": [f"touch {mark}"]}}
-    OmegaConf.save(config, strange / "config.yaml")
+    rewrite_config(strange, OmegaConf.to_yaml(config))
     assert main([str(strange), *CHEAP]) == 0
     assert not mark.exists()
 
@@ -294,7 +295,7 @@ def test_a_run_of_ones_own_cell_is_measured_once_its_package_is_trusted(
     (tmp_path / "own_cells.py").write_text(f"from {LSTM.rpartition('.')[0]} import LSTM\nclass Own(LSTM): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     text = (strange / "config.yaml").read_text().replace(LSTM, "own_cells.Own").replace("label: lstm", "label: own")
-    (strange / "config.yaml").write_text(text)
+    rewrite_config(strange, text)
     assert main([str(strange), *CHEAP]) == 1
     assert "--trust own_cells" in caplog.text
     assert main([str(strange), "--trust", "own_cells", *CHEAP]) == 0

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from gradhorizon.records import writing
 from tests.torture_flips import Flip, Flips, Row
 from tests.torture_holes import Holes
 from tests.torture_hostile import Hostile, Visits
@@ -223,6 +224,7 @@ def prepare() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
     torch.set_num_threads(1)
+    writing._MERGED = 2
     os.fsync = lambda fd: None  # noqa: ARG005, nobody cuts the power, and a disk is slower than all else here
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from gradhorizon.claims import Claim
 from gradhorizon.config import ConfigError
 from gradhorizon.records.tables import RecordsError
 
@@ -121,5 +122,7 @@ def texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | set | frozenset):
         for one in value:
             yield from texts(one)
+    elif isinstance(value, Claim):
+        yield value.place
     elif dataclasses.is_dataclass(value):
         yield from texts(vars(value))

@@ -189,8 +189,9 @@ def complaint(command: list[str], cwd: Path, longest_s: float = _LONGEST_S) -> t
     except subprocess.TimeoutExpired:
         return f"took longer than {longest_s:g} s", ""
     shown = (done.stdout + done.stderr).decode(errors="replace")
-    if "Traceback" in shown:
-        last = [line for line in shown.splitlines() if line.strip()][-1]
+    complaints = done.stderr.decode(errors="replace")  # a run's own traceback is what status prints when it is asked
+    if "Traceback" in complaints:
+        last = [line for line in complaints.splitlines() if line.strip()][-1]
         return f"a traceback: {last[:200]}", shown
     if done.returncode not in _EXIT_CODES:
         return f"exit code {done.returncode}", shown

@@ -35,11 +35,12 @@ from gradhorizon.records.layout import (
     seeds_in,
     table_in,
 )
+from gradhorizon.records.listing import FILES, SUPERSEDED
 from gradhorizon.records.reading import read_runs
+from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.repairs import mended
 from gradhorizon.run_state import RunLook
-from gradhorizon.runs import member_state
 from gradhorizon.sweep_state import SweepReader
 from gradhorizon.wandb_push import RecordedRun
 from tests.torture_outcomes import Reader, Thunk
@@ -142,7 +143,7 @@ def _measure(run: Path, seeds: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
 
 
 def _whether_finished(run: Path, seed: int) -> str:
-    return "finished" if member_state(run, seed).status == "finished" else SKIPPED
+    return "finished" if read_member_sheet(member_folder(run, seed)).get("status") == "finished" else SKIPPED
 
 
 def _kept(member: FinishedMember) -> Any:
@@ -176,7 +177,8 @@ def _mended(run: Path, seed: int) -> Any:
             return "trained from its start"
         found = [(name, files_of(copy, name)) for name in _table_names(copy.parent)]
         rows = [(name, [pd.read_parquet(path, partitioning=None) for path in paths]) for name, paths in found]
-        return checkpoint, rows
+        # Its list names every file, and would hide that one of them is named.
+        return {key: value for key, value in checkpoint.items() if key not in (FILES, SUPERSEDED)}, rows
 
 
 def _verify(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:

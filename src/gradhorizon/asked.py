@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -76,18 +75,25 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_asked(sweeps: Path) -> Iterator[AskedRun]:
-    """What all sweeps of an experiment have asked for; records that are damaged tell nothing.
+def read_asked(sweeps: Path) -> tuple[list[AskedRun], dict[Path, str]]:
+    """What all sweeps of an experiment have asked for, and of each record that cannot be read, why.
 
     Args:
         sweeps: the folder `SWEEPS` of an experiment.
     """
+    found: list[AskedRun] = []
+    problems: dict[Path, str] = {}
+    names = [field.name for field in fields(AskedRun)]
     for path in asked_files(sweeps):
-        with suppress(OSError, RecordsError):
+        try:
             content, _ = read_json(path)
             check(content, path, "AskedSheet")
-            names = [field.name for field in fields(AskedRun)]
-            yield from [AskedRun(**{name: run[name] for name in names}) for run in content["runs"]]
+            found += [AskedRun(**{name: run[name] for name in names}) for run in content["runs"]]
+        except FileNotFoundError:  # withdrawn since it was listed
+            continue
+        except RecordsError as error:
+            problems[path] = str(getattr(error, "fact", error))
+    return found, problems
 
 
 def failure_of(sweeps: Path, run: AskedRun) -> failures.Failure | None:

@@ -24,7 +24,9 @@ def with_asked(looks: Sequence[RunLook], sweeps: Iterable[Path]) -> list[RunLook
     found = {look.folder: look for look in looks}
     by_identity = {(look.folder.parent, look.folder.name.rpartition("-")[2]): look.folder for look in looks}
     for folder in sweeps:
-        for run in read_asked(folder):
+        asked, problems = read_asked(folder)
+        found |= {path: _unreadable(path, why) for path, why in problems.items()}
+        for run in asked:
             places = [by_identity.get((folder.parent, identity)) for identity in run.identities]
             place = next((place for place in places if place is not None), None)
             name = run.identities[0] if run.identities else run.key
@@ -32,6 +34,12 @@ def with_asked(looks: Sequence[RunLook], sweeps: Iterable[Path]) -> list[RunLook
             found[look.folder] = _with_members(_named(look, run), run.seeds, failure_of(folder, run))
             by_identity[folder.parent, name] = look.folder
     return list(found.values())
+
+
+def _unreadable(path: Path, why: str) -> RunLook:
+    """Stands for the runs that a sweep has asked for, where its record cannot be read."""
+    words = f"what a sweep has asked for cannot be read: {why}; launch that sweep again, or move the file away"
+    return RunLook(path, "unreadable", path.parents[1].name, problem=words)
 
 
 def _unseen(experiment: Path, run: AskedRun) -> RunLook:

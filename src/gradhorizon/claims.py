@@ -26,6 +26,7 @@ from gradhorizon.records import safely
 from gradhorizon.records.errors import DamagedFileError
 from gradhorizon.records.layout import clock_path, owner_in, owner_path, unnumbered_owner_path
 from gradhorizon.records.plain import open_file
+from gradhorizon.records.seals import is_sealed_json, sealed_json
 
 HEARTBEAT_S = 10.0
 """Between two signs of life of an owner, seconds."""
@@ -252,7 +253,9 @@ def _numbers(folder: Path) -> set[int]:
 
 def _parsed(path: Path, number: int, beat_at_s: float, text: str) -> Claim:
     try:
-        return Claim(path, number, beat_at_s, **_checked(json.loads(text)))
+        content = json.loads(text)
+        is_sealed_json(content)
+        return Claim(path, number, beat_at_s, **_checked(content))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Claim(path, number, beat_at_s)
 
@@ -271,7 +274,7 @@ def _replace(claim: Claim) -> None:
     content = {key: value for key, value in asdict(claim).items() if key not in ("path", "number", "beat_at_s")}
     temporary = unnumbered_owner_path(claim.path.parent, claim.token)
     try:
-        safely.write_new((json.dumps(content, indent=2) + "\n").encode(), temporary)
+        safely.write_new(sealed_json(content), temporary)
         temporary.replace(claim.path)
     except OSError:
         temporary.unlink(missing_ok=True)

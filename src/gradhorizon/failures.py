@@ -163,8 +163,8 @@ def read_failure(path: Path) -> Failure:
     """
     content, problem = _content(path)
     lines = content.get("traceback") or _last_traceback(path.with_name(LOG)) or content.get("last_lines") or []
-    last_words = next((line for line in reversed(lines) if line.strip()), problem or _UNKNOWN)
-    return Failure(content.get("reason") or last_words, lines, content.get("phase", ""))
+    last_words = next((line for line in reversed(lines) if line.strip()), _UNKNOWN)
+    return Failure(content.get("reason") or problem or last_words, lines, content.get("phase", ""))
 
 
 def failed_overrides(path: Path) -> list[str]:

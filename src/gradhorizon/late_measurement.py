@@ -30,8 +30,8 @@ from gradhorizon.network import Network
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.parts import build_parts, program_of
 from gradhorizon.records.configurations import read_configuration
-from gradhorizon.records.layout import CONFIG, LOG, seeds_in
-from gradhorizon.records.sheets import read_run_sheet
+from gradhorizon.records.layout import CONFIG, LOG, member_folder, seeds_in
+from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_log import log_file
 from gradhorizon.streams import probe_batch
@@ -94,20 +94,31 @@ class FinishedRun:
         Raises:
             ConfigError: this machine has no such device, or computes wrongly on it.
         """
-        seeds = seeds_in(self.folder)
-        finished = [seed for seed in seeds if runs.member_state(self.folder, seed).status == "finished"]
-        members = [FinishedMember(self.folder, seed, self.run) for seed in finished]
+        tally = Tally()
+        members = self._finished(tally)
         todo = [member for member in members if self._absent(member)]
-        tally = Tally(
-            complete=[member.seed for member in members if member not in todo],
-            unfinished=[seed for seed in seeds if seed not in finished],
-        )
+        tally.complete = [member.seed for member in members if member not in todo]
         if tally.unfinished:
             log.info("  unfinished, skipped: %s", _seeds(tally.unfinished))
         self._say_recorded(members)
         if todo:
             self._measure_all(todo, tally)
         return tally
+
+    def _finished(self, tally: Tally) -> list[FinishedMember]:
+        found = []
+        for seed in seeds_in(self.folder):
+            try:
+                is_finished = read_member_sheet(member_folder(self.folder, seed)).get("status") == "finished"
+            except RecordsError as error:
+                log.error("  seed %d: Error: %s", seed, error)  # noqa: TRY400, the words are all there is
+                tally.failed.append(seed)
+                continue
+            if is_finished:
+                found.append(FinishedMember(self.folder, seed, self.run))
+            else:
+                tally.unfinished.append(seed)
+        return found
 
     def _measure_all(self, todo: Sequence[FinishedMember], tally: Tally) -> None:
         configure_torch(self.run)

@@ -28,7 +28,7 @@ from gradhorizon.records.layout import (
     seeds_in,
 )
 from gradhorizon.records.listing import Listing
-from gradhorizon.records.parquet import is_whole
+from gradhorizon.records.parquet import is_as_committed
 from gradhorizon.records.reading import recorded_tables
 from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.spelling import canonical, spelled
@@ -156,7 +156,7 @@ def finished_seeds(outcomes: Mapping[str, Mapping[str, Any]]) -> set[int]:
 
 
 def damaged_files(folder: Path, state: MemberState) -> list[Path]:
-    """Files of a member that are missing or have lost bytes since they were committed; none is read.
+    """Files of a member that are missing, or are not what was committed; large ones are not read.
 
     Args:
         folder: the run's folder.
@@ -164,7 +164,7 @@ def damaged_files(folder: Path, state: MemberState) -> list[Path]:
     """
     listed = {} if state.listing is None else state.listing.files
     member = member_folder(folder, state.seed)
-    return [member / path for path, entry in sorted(listed.items()) if not is_whole(member / path, entry)]
+    return [member / path for path, entry in sorted(listed.items()) if not is_as_committed(member / path, entry)]
 
 
 def tables_of(folder: Path, state: MemberState) -> set[str]:

@@ -274,8 +274,8 @@ def _say_damaged_files(folder: Path, finished: list[runs.MemberState]) -> None:
     for state in finished:
         for path in runs.damaged_files(folder, state):
             log.warning(
-                "  note: %s is missing or was cut short after seed %d had finished; finished members are left as they "
-                "are: restore it from a copy, or move the folder %s out of the run and launch again",
+                "  note: %s is missing, or has changed since seed %d finished; finished members are left as they are: "
+                "restore it from a copy, or move the folder %s out of the run and launch again",
                 path, state.seed, member_name(state.seed),
             )  # fmt: skip
 

@@ -226,15 +226,17 @@ def test_an_unfinished_member_with_a_changed_file_is_trained_from_its_start_to_t
         assert_same_records(whole, folder, seed)
 
 
+@pytest.mark.parametrize("change", ["gone", "one bit"])
 @pytest.mark.parametrize("name", ["records/metrics.parquet", "checkpoints/last.pt"])
-def test_a_finished_member_that_lost_a_file_is_left_alone_and_said(
-    whole: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+def test_a_finished_member_of_which_a_file_has_changed_is_left_alone_and_said(
+    whole: Path, tmp_path: Path, name: str, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = copy_of(whole, tmp_path)
-    (folder / "seed-1" / name).unlink()
+    path = folder / "seed-1" / name
+    path.unlink() if change == "gone" else flip(path, 8 * 300 + 1)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     run(tmp_path, *SHORT)
-    assert f"{folder / 'seed-1' / name} is missing or was cut short" in caplog.text
+    assert f"{folder / 'seed-1' / name} is missing, or has changed" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

@@ -12,8 +12,11 @@ from typing import Any
 import yaml
 
 from gradhorizon.records.errors import DamagedFileError, RecordsError
-from gradhorizon.records.layout import CONFIG
+from gradhorizon.records.layout import CONFIG, RUN_SHEET
+from gradhorizon.records.listing import Listing
 from gradhorizon.records.plain import MOST_DEPTH, problem_of, read_bytes, words_of
+from gradhorizon.records.seals import SealError, opened_text
+from gradhorizon.records.sheets import look_at_run_sheet
 
 MOST_BYTES = 2**20
 """Of a configuration: three hundred times what a run writes."""
@@ -66,6 +69,9 @@ def read_configuration(run: Path) -> dict[str, Any]:
     path = run / CONFIG
     try:
         content, _ = read_bytes(path, MOST_BYTES, run)
+        content = _as_written(content, run)
+    except SealError as error:
+        raise DamagedFileError(f"{path} {error}", _ADVICE) from error
     except FileNotFoundError as error:
         raise RecordsError(f"{path} cannot be read as a run's configuration: {error.strerror}") from error
     try:
@@ -85,6 +91,17 @@ def read_configuration(run: Path) -> dict[str, Any]:
             kind = type(found[group]).__name__
             raise DamagedFileError(f"{path}: `{group}` must be names and values, got {kind}", _ADVICE)
     return found
+
+
+def _as_written(content: bytes, run: Path) -> bytes:
+    """The text without its own digest, which must be right, and what the run's sheet lists."""
+    text, _ = opened_text(content)
+    sheet, _ = look_at_run_sheet(run)
+    listing = Listing.read(sheet, run / RUN_SHEET)
+    entry = None if listing is None else listing.files.get(CONFIG)
+    if entry is not None:
+        entry.check(content)
+    return text
 
 
 def _parsed(text: str) -> Any:

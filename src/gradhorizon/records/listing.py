@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gradhorizon.records.files import DamagedFileError
+from gradhorizon.records.errors import DamagedFileError
 from gradhorizon.records.layout import RECORDS, steps_in, table_in
 from gradhorizon.records.seals import Entry, SealError, parsed_listing, plain_listing
 
