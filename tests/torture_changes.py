@@ -55,7 +55,9 @@ def holes(specimens: Specimens) -> Iterator[Hole]:
         run = specimens.places[specimen]
         files = [path.relative_to(run) for path in specimens_files(run)]
         for path in files:
-            yield Hole("removed", specimen, f"{path} removed", _at(path, _removed))
+            # Of a member that goes on, nothing is read without its sheet.
+            is_sheet = specimen == UNFINISHED and path.name == MEMBER_SHEET
+            yield Hole("removed", specimen, f"{path} removed", _at(path, _removed), may_be_ignored=is_sheet)
             yield from _exchanged(specimens, specimen, path)
             if path.suffix == ".parquet":
                 yield from _rewritten(specimen, path)
@@ -150,7 +152,7 @@ def _doubled(specimens: Specimens, specimen: str, path: Path) -> Iterator[Hole]:
 
 def _renamed(path: Path, name: str) -> str:
     path.rename(path.with_name(name))
-    return name
+    return f"{name}|{path.name}"
 
 
 def _rewritten(specimen: str, path: Path) -> Iterator[Hole]:
@@ -186,7 +188,11 @@ def _folders(specimens: Specimens, specimen: str) -> Iterator[Hole]:
         yield Hole("a folder", specimen, f"{first}/{name} removed",
                    _at(Path(first, name), _gone))  # fmt: skip
     yield Hole(
-        "a folder", specimen, f"{first} and {second} exchanged", lambda copy: _swapped(copy / first, copy / second)
+        "a folder",
+        specimen,
+        f"{first} and {second} exchanged",
+        lambda copy: _swapped(copy / first, copy / second),
+        is_launched=specimen == UNFINISHED,  # neither is the member that had ended, and both are trained
     )
     yield Hole(
         "a folder",
@@ -196,14 +202,18 @@ def _folders(specimens: Specimens, specimen: str) -> Iterator[Hole]:
         is_launched=specimen == UNFINISHED,
     )
     yield Hole(
-        "a folder", specimen, f"{first} of another run", lambda copy: _replaced(member_folder(other, 0), copy / first)
+        "a folder",
+        specimen,
+        f"{first} of another run",
+        lambda copy: _replaced(member_folder(other, 0), copy / first),
+        is_launched=specimen == UNFINISHED,  # it is not the member that had ended, and is trained
     )
     for words in (f"{first}.old", f"{first} copy", "archive"):
         yield Hole("a neighbour", specimen, f"{words} beside {first}", may_be_ignored=True,
                    do=_at(Path(first), _replaced_to, words))  # fmt: skip
     yield Hole("a folder", specimen, f"{first}/{CHECKPOINT} alone",
                lambda copy: [_gone(copy / first / RECORDS), _removed(copy / first / MEMBER_SHEET)][0],
-               is_launched=specimen == UNFINISHED)  # fmt: skip
+               is_launched=specimen == UNFINISHED, may_be_ignored=specimen == UNFINISHED)  # fmt: skip
     yield Hole(
         "an older version", specimen, f"outcomes of {RUN_SHEET} emptied", lambda copy: _emptied(copy / RUN_SHEET)
     )
@@ -219,7 +229,7 @@ def _swapped(first: Path, second: Path) -> str:
     first.rename(spare)
     second.rename(first)
     spare.rename(second)
-    return first.name
+    return f"{first.name}|{second.name}"
 
 
 def _replaced(source: Path, target: Path) -> str:

@@ -95,7 +95,7 @@ def worst(hole: Hole, name: str, before: dict[str, Outcome], now: dict[str, Outc
 
     Args:
         hole: what was done.
-        name: a word that names what is wrong.
+        name: words that name what is wrong, any one of them, with bars between.
         before: what readers made of the whole run.
         now: what they make of it now.
     """
@@ -116,7 +116,7 @@ def _one(hole: Hole, name: str, before: Outcome | None, now: Outcome | None) -> 
     if now is not None and before is not None and now.kind == before.kind and (now.digest == before.digest):
         return "same"
     earlier = before.words if before is not None else ""
-    if now is not None and any(now.words.count(word) > earlier.count(word) for word in (name, SKIPPED)):
+    if now is not None and any(now.words.count(word) > earlier.count(word) for word in (*name.split("|"), SKIPPED)):
         return "named"
     if now is None:  # a thing that is no longer read is a hole
         return "same" if before is not None and before.kind != "value" else "silent"

@@ -66,7 +66,8 @@ def relaunched(specimens: Specimens, specimen: str, disturb: Callable[[Path], st
             return Relaunch("silent", f"a finished run was changed; {words}")
         if not _differs(specimens, specimen, found):
             return Relaunch("named" if is_named else "same", words)
-        return Relaunch("named" if is_named and specimen == FINISHED else "silent", words)
+        is_of_one_that_ended = specimen == FINISHED or "has changed since" in words
+        return Relaunch("named" if is_named and is_of_one_that_ended else "silent", words)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

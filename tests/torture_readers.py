@@ -123,7 +123,8 @@ def _measure(run: Path, seeds: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
     """What ``gradhorizon-measure`` builds of a run, and the networks that it kept."""
 
     def built() -> FinishedRun:
-        return _finished_run(run, (run / CONFIG).read_bytes(), (run / RUN_SHEET).read_bytes())
+        known = [path.read_bytes() if path.is_file() else b"" for path in (run / CONFIG, run / RUN_SHEET)]
+        return _finished_run(run, *known)
 
     def told() -> Any:
         found = built()
@@ -158,14 +159,18 @@ def _restored(checkpoint: KeptCheckpoint, network: torch.nn.Module) -> Any:
 def _push(run: Path, seeds: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
     """What ``gradhorizon-wandb-push`` tells W&B."""
     yield "run", lambda: RecordedRun.read(run)
-    for seed in seeds:
+    for seed in seeds if _quietly(partial(RecordedRun.read, run)) is not None else ():
         yield f"scalars of seed {seed}", partial(recorded_scalars, run, [seed])
 
 
 def _resume(run: Path, seeds: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
     """What a launch goes on from: the checkpoint, and the records up to there."""
     for seed in seeds:
-        yield f"seed {seed}", partial(_mended, run, seed)
+        yield f"seed {seed}", partial(_mended if member_folder(run, seed).is_dir() else _left_out, run, seed)
+
+
+def _left_out(*_: object) -> str:
+    return SKIPPED
 
 
 def _mended(run: Path, seed: int) -> Any:

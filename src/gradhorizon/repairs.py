@@ -61,6 +61,8 @@ def mended(
         words = "  %s: %s; its checkpoint and records are set aside, and it is trained from its start"
         log.warning(words, member.name, error.fact)
         put_aside(path)
+    else:
+        _say_lost(member, path)
     _list_nothing(member)
     return None, MemberRecords(member, lead, None, tables)
 
@@ -91,6 +93,12 @@ def _mend_sheet(member: Path) -> None:
     except DamagedFileError as error:
         log.warning("  %s: %s; it is set aside, and written anew", member.name, error.fact)
         put_aside(path)
+
+
+def _say_lost(member: Path, checkpoint: Path) -> None:
+    if read_member_sheet(member).get("step", 0) > 0:
+        words = "  %s: %s is missing, though steps were committed; its records are set aside, and it is trained anew"
+        log.warning(words, member.name, checkpoint)
 
 
 def _list_nothing(member: Path) -> None:

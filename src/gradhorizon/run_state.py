@@ -153,12 +153,18 @@ def read_run(folder: Path, now_s: float) -> RunLook:
             return RunLook(folder, "finished", **known, members=_finished_members(sheet))
         seeds = sorted({*_seeds(sheet, folder), *failed, *gone})
         members = [_member(member_folder(folder, seed), seed, is_gone=seed in gone) for seed in seeds]
+        _refuse_lost(sheet, members)
         return _with_gone(_unfinished(folder, members, known, sheet, now_s), gone)
     except RecordsError as error:
         problem = str(getattr(error, "fact", error)).replace(os.path.join(folder, ""), "")  # noqa: PTH118, within words
         return RunLook(folder, "unreadable", folder.parent.name, problem=problem)
     except OSError as error:
         return RunLook(folder, "unreadable", folder.parent.name, problem=f"{error.strerror}: {error.filename}")
+
+
+def _refuse_lost(sheet: dict[str, Any], members: Iterable[MemberLook]) -> None:
+    if not sheet and any(member.step > 0 for member in members):
+        raise RecordsError(f"{RUN_SHEET} is not there, though members have committed; the same command writes it anew")
 
 
 def _unfinished(

@@ -26,6 +26,7 @@ from gradhorizon.records.layout import (
 from gradhorizon.records.listing import FILES, Listing, table_of
 from gradhorizon.records.parquet import entry_of_table, read_parquet
 from gradhorizon.records.seals import KEY, Entry, SealError, opened_text, sealed_text
+from gradhorizon.records.sheets import check, look_at_run_sheet, read_member_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_folder import load_checkpoint
 
@@ -68,10 +69,10 @@ def verify_run(folder: Path) -> Verdict:
         folder: the run's folder.
     """
     found = Verdict(folder)
-    run = _sheet(found, folder / RUN_SHEET) or {}
+    run = _sheet(found, folder / RUN_SHEET, lambda: look_at_run_sheet(folder)[0]) or {}
     _check(found, folder / CONFIG, lambda: _config(found, folder, run))
     if (folder / FAILURE).exists():
-        _sheet(found, folder / FAILURE)
+        _sheet(found, folder / FAILURE, lambda: _failure(folder / FAILURE))
     seeds = seeds_in(folder)
     found.num_members = len(seeds)
     for seed in seeds:
@@ -95,11 +96,17 @@ def _check(found: Verdict, path: Path, read: Callable[[], object]) -> None:
         found.num_files += 1
 
 
-def _sheet(found: Verdict, path: Path) -> dict[str, Any] | None:
+def _failure(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    check(content, path, "FailureSheet")
+    return content
+
+
+def _sheet(found: Verdict, path: Path, look: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     content: dict[str, Any] = {}
 
     def read() -> None:
-        content.update(read_json(path))
+        content.update(look())
         if KEY not in content:
             found.unsealed.append(str(path.relative_to(found.folder)))
 
@@ -127,7 +134,7 @@ def _entry(sheet: dict[str, Any], name: str, path: Path) -> Entry | None:
 
 
 def _member(found: Verdict, member: Path, seed: int, run: dict[str, Any]) -> None:
-    sheet = _sheet(found, member / MEMBER_SHEET)
+    sheet = _sheet(found, member / MEMBER_SHEET, lambda: read_member_sheet(member))
     if sheet is None:
         return
     for name, value in (("seed", seed), ("identity", run.get("identity"))):

@@ -30,7 +30,7 @@ from gradhorizon.out_folder import refuse_unfit
 from gradhorizon.records.configurations import read_configuration
 from gradhorizon.records.finding import Found, find, recorded_runs
 from gradhorizon.records.layout import LOCK, RUN_SHEET, member_folder, seeds_in
-from gradhorizon.records.sheets import read_run_sheet
+from gradhorizon.records.sheets import known_member_sheet, read_run_sheet
 from gradhorizon.records.tables import RecordsError
 
 log = logging.getLogger(__name__)
@@ -180,6 +180,8 @@ class RecordedRun:
         """
         sheet = read_run_sheet(folder)
         seeds = seeds_in(folder)
+        for seed in seeds:
+            known_member_sheet(member_folder(folder, seed), sheet)
         if not is_recorded(folder, seeds):
             raise RecordsError(f"{folder} has recorded nothing yet; train it first")
         if any(_is_locked(member_folder(folder, seed) / LOCK) for seed in seeds):

@@ -38,7 +38,7 @@ from gradhorizon.records.layout import (
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.parquet import check_columns, read_parts
 from gradhorizon.records.seals import Entry
-from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
+from gradhorizon.records.sheets import known_member_sheet, read_member_sheet, read_run_sheet
 from gradhorizon.records.tables import METRICS, AbsentTableError
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,6 @@ class Runs:
 
 _RUN_FIELDS = ("experiment", "run", "model", "task", "seq_len", "input_len")
 _RUN_EXTRA = ("color", "marker", "num_parameters", "hidden_size", "num_steps", "clip_norm", "results_version")
-_PUT_BACK = "put each file back where it was written, or move the member's whole folder out of the run"
 
 
 def read_runs(folders: Sequence[Path | str]) -> Runs:
@@ -253,10 +252,7 @@ def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
 
 
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:
-    member = read_member_sheet(folder)
-    if member.get("identity", run["identity"]) != run["identity"]:
-        path = folder / MEMBER_SHEET
-        raise DamagedFileError(f"{path} is another member's: its identity is {member['identity']}", _PUT_BACK)
+    member = known_member_sheet(folder, run)
     return {
         **{name: run[name] for name in (*_RUN_FIELDS, *_RUN_EXTRA)},
         "identity": run["identity"],
