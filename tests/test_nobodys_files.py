@@ -107,7 +107,11 @@ def sweep(folder: Path, shared: Path, *arguments: str) -> subprocess.CompletedPr
 
 @pytest.mark.parametrize(
     ("launcher", "planted"),
-    [*(("basic", one) for one in PLANTED), ("joblib", planted_folder), ("local", planted_link_to_file)],
+    [
+        *(pytest.param("basic", one, marks=pytest.mark.slow) for one in PLANTED),
+        pytest.param("joblib", planted_folder, marks=pytest.mark.slow),
+        ("local", planted_link_to_file),
+    ],
     ids=lambda one: one if isinstance(one, str) else one.__name__,
 )
 def test_whatever_lies_in_the_shared_temporary_folder_a_sweep_works_and_touches_none_of_it(

@@ -153,7 +153,8 @@ def read_run(folder: Path, now_s: float) -> RunLook:
             return RunLook(folder, "finished", **known, members=_finished_members(sheet))
         seeds = sorted({*_seeds(sheet, folder), *failed, *gone})
         members = [_member(member_folder(folder, seed), seed, is_gone=seed in gone) for seed in seeds]
-        _refuse_lost(sheet, members)
+        if not has_failed:
+            _refuse_lost(sheet, members)
         return _with_gone(_unfinished(folder, members, known, sheet, now_s), gone)
     except RecordsError as error:
         problem = str(getattr(error, "fact", error)).replace(os.path.join(folder, ""), "")  # noqa: PTH118, within words

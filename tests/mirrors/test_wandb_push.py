@@ -18,6 +18,7 @@ from tests.mirrors.conftest import warnings_in
 from tests.mirrors.offline_reader import read_offline_run
 from tests.mirrors.recorded_points import points_of_records, points_of_server
 from tests.mirrors.test_online_runs import ONLINE, train_and_break
+from tests.records_on_disk import rewrite_config
 from tests.runs_on_disk import run
 from tests.wandb_stub import StubRun, WandbStub
 
@@ -174,13 +175,14 @@ def test_damaged_records_are_named_and_the_next_run_is_pushed(
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: (folder / "config.yaml").write_text("a: [1"), "cannot be read as a run's configuration"),
+        (lambda folder: rewrite_config(folder, "a: [1"), "cannot be read as a run's configuration"),
+        (lambda folder: (folder / "config.yaml").write_text("a: [1"), "config.yaml has 5 bytes, and "),
         (lambda folder: (folder / "config.yaml").unlink(), "cannot be read as a run's configuration"),
         (lambda folder: (folder / "run.json").write_text("{"), "run.json cannot be read"),
         (remove_members, "has recorded nothing yet"),
         (lambda folder: (folder / "run.json").unlink(), "run.json cannot be read (No such file or directory)"),
     ],
-    ids=["cut configuration", "no configuration", "cut sheet", "no members", "no sheet"],
+    ids=["no yaml", "cut configuration", "no configuration", "cut sheet", "no members", "no sheet"],
 )
 def test_run_that_cannot_be_read_is_named(
     finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any, words: str

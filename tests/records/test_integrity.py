@@ -202,7 +202,7 @@ def test_a_sheet_of_another_run_is_named(whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     other = run(tmp_path / "other", *SHORT, "hidden_size=7", "num_seeds=1")
     shutil.copy(other / "seed-0" / "member.json", folder / "seed-0" / "member.json")
-    with pytest.raises(RecordsError, match=r"seed-0/member\.json is another member's: its identity is"):
+    with pytest.raises(RecordsError, match=r"seed-0/member\.json is that of the run \w+, and lies in"):
         read_runs([folder])
 
 
