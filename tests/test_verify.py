@@ -100,6 +100,7 @@ def test_what_older_versions_recorded_is_unsealed_until_it_is_sealed(
     assert main([str(folder)]) == 0
     assert "--seal" in capsys.readouterr().out
     assert main([str(folder), "--seal"]) == 0
+    assert "2 members were sealed after they had been recorded" in capsys.readouterr().out
     assert verify_run(folder).word == "whole"
     assert read_json(folder / "seed-0" / "member.json")["sealed_at_s"] > 0
     assert read_runs([folder]).table("metrics").equals(before)

@@ -44,6 +44,7 @@ class Verdict:
         folder: its folder.
         num_members: members that have a folder.
         num_files: files that were read.
+        num_sealed_later: members whose files were listed after they had been recorded, as they were found then.
         unsealed: files that carry no digest and are listed nowhere: nobody can tell whether they were altered.
         problems: what is missing, or is not what was written; one line each.
         notes: what is there and is no record.
@@ -52,6 +53,7 @@ class Verdict:
     folder: Path
     num_members: int = 0
     num_files: int = 0
+    num_sealed_later: int = 0
     unsealed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -140,6 +142,7 @@ def _member(found: Verdict, member: Path, seed: int, run: dict[str, Any]) -> Non
     for name, value in (("seed", seed), ("identity", run.get("identity"))):
         if sheet.get(name, value) != value:
             found.problems.append(f"{member.name}/{MEMBER_SHEET} is another member's: its {name} is {sheet[name]}")
+    found.num_sealed_later += SEALED_LATER in sheet
     try:
         listing = Listing.read(sheet, member / MEMBER_SHEET)
     except DamagedFileError as error:

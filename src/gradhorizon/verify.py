@@ -112,6 +112,9 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
     words += f"{num_problems} wrong" if num_problems else "nothing wrong"
     if num_unsealed:
         words += f", as far as they are listed; {num_unsealed} are not (--seal lists them as they are)"
+    num_later = sum(verdict.num_sealed_later for verdict in verdicts)
+    if num_later:
+        words += f"; {num_later} members were sealed after they had been recorded, as they were found then"
     return words
 
 

@@ -16,6 +16,7 @@ import torch
 
 from gradhorizon.records.files import DamagedFileError, read_json, write_json
 from gradhorizon.records.layout import part_name
+from gradhorizon.records.listing import Listing
 from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import is_sealed_archive
@@ -255,6 +256,16 @@ def test_a_run_without_lists_is_read_and_trained_on_as_before(whole: Path, tmp_p
         assert_same_records(whole, folder, seed)
     run(tmp_path, *SHORT)
     assert "files" not in read_json(folder / "seed-0" / "member.json")
+
+
+@pytest.mark.parametrize(
+    "path", ["../victim", "records/../../victim", "/victim", "a/b/c/d", "", "records//a", ".", ".."]
+)
+@pytest.mark.parametrize("key", ["files", "superseded"])
+def test_a_list_that_leads_out_of_its_member_is_refused(tmp_path: Path, key: str, path: str) -> None:
+    entry = {"sha256": "0" * 64, "bytes": 0}
+    with pytest.raises(DamagedFileError, match="must list files by their place in the member's folder"):
+        Listing.read({"files": {}, key: {path: entry}}, tmp_path / "member.json")
 
 
 # --- what stands for all of it

@@ -20,6 +20,7 @@ KEY = "digest"
 """Of a JSON object's own digest."""
 
 _LINE = re.compile(rb"# sha256 ([0-9a-f]{64})\n")
+_RELATIVE = re.compile(r"(?:(?!\.\.?/)[^/\x00]{1,255}/){0,2}(?!\.\.?$)[^/\x00]{1,255}")
 _COMMENT = re.compile(rb"sha256 ([0-9a-f]{64})")
 _COMMENT_BYTES = 71
 _NO_COMMENT = b"\0\0"  # how long a zip archive says that its comment is
@@ -99,6 +100,9 @@ def parsed_listing(plain: object) -> Listing:
     """
     if not isinstance(plain, Mapping):
         raise SealError(f"must list files in an object, got {type(plain).__name__}")
+    for path in plain:  # which may be a stranger's, and is read, or removed once it is merged
+        if not isinstance(path, str) or not _RELATIVE.fullmatch(path):
+            raise SealError(f"must list files by their place in the member's folder, got {str(path)[:100]!r}")
     return {str(path): Entry.parsed(entry) for path, entry in plain.items()}
 
 
