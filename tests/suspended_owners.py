@@ -18,8 +18,10 @@ from typing import Any
 
 from gradhorizon import claims, train
 from gradhorizon.recording import MemberFiles
+from gradhorizon.records import writing
 from gradhorizon.run_log import _LogFile
 from gradhorizon.training import EnsembleModule
+from tests.torture_phases import target_of
 
 SILENCE_S = 2.0
 WAIT_S = 300
@@ -45,26 +47,22 @@ class Moment:
 
 
 def _goes_to(ending: str) -> Callable[..., bool]:
-    return lambda _, target: Path(target).as_posix().endswith(ending)
+    return lambda *arguments, **options: target_of(*arguments, **options).as_posix().endswith(ending)
 
 
-def _is_part(_: Path, target: Path) -> bool:
-    return Path(target).parent.parent.name == "records"
-
-
-def _is_merged_part(path: Path, **_: object) -> bool:
-    return path.suffix == ".parquet"
+def _is_part(*arguments: Any, **options: Any) -> bool:
+    return target_of(*arguments, **options).parent.parent.name == "records"
 
 
 MOMENTS = {
     "in a step": Moment(EnsembleModule, "training_step", lambda *_: True, 8),
     "before a commit": Moment(MemberFiles, "commit", lambda *_: True, 4),
-    "before a part appears": Moment(Path, "replace", _is_part, 3),
-    "between part and checkpoint": Moment(Path, "replace", _goes_to("seed-0/checkpoint.pt"), 2),
-    "between checkpoint and sheet": Moment(Path, "replace", _goes_to("seed-0/checkpoint.pt"), 2, is_after=True),
-    "before a network is kept": Moment(Path, "replace", _goes_to("seed-0/checkpoints/last.pt")),
-    "while merged parts are removed": Moment(Path, "unlink", _is_merged_part, 2),
-    "before the run's sheet": Moment(Path, "replace", _goes_to("/run.json"), 1),
+    "before a part appears": Moment(os, "replace", _is_part, 3),
+    "between part and checkpoint": Moment(os, "replace", _goes_to("seed-0/checkpoint.pt"), 2),
+    "between checkpoint and sheet": Moment(os, "replace", _goes_to("seed-0/checkpoint.pt"), 2, is_after=True),
+    "before a network is kept": Moment(os, "replace", _goes_to("seed-0/checkpoints/last.pt")),
+    "while merged parts are removed": Moment(writing, "_is_removed", lambda *_: True, 2),
+    "before the run's sheet": Moment(os, "replace", _goes_to("/run.json"), 1),
     "before a line of the log": Moment(_LogFile, "emit", lambda *_: True),
 }
 

@@ -33,7 +33,7 @@ class Call:
     when: str = "before"
 
 
-def _target(source: Any, target: Any, **options: Any) -> Path:
+def target_of(source: Any, target: Any, **options: Any) -> Path:
     """Where a call of `os.replace` or `os.rename` puts a file."""
     del source
     folder = options.get("dst_dir_fd")
@@ -42,29 +42,29 @@ def _target(source: Any, target: Any, **options: Any) -> Path:
 
 
 def _goes_to(*names: str) -> Callable[..., bool]:
-    return lambda *arguments, **options: _target(*arguments, **options).name in names
+    return lambda *arguments, **options: target_of(*arguments, **options).name in names
 
 
 def _is_part(*arguments: Any, **options: Any) -> bool:
-    return layout.steps_in(_target(*arguments, **options).name) is not None
+    return layout.steps_in(target_of(*arguments, **options).name) is not None
 
 
 def _is_merged_part(*arguments: Any, **options: Any) -> bool:
     """Whether it is a part of which others lie beside it that cover some of its steps."""
-    path = _target(*arguments, **options)
+    path = target_of(*arguments, **options)
     own = layout.steps_in(path.name)
     others = [layout.steps_in(one.name) for one in path.parent.glob("*.parquet")] if own else []
     return any(own[0] <= other[0] and other[1] <= own[1] and other != own for other in others if other and own)
 
 
 def _is_whole(*arguments: Any, **options: Any) -> bool:
-    path = _target(*arguments, **options)
+    path = target_of(*arguments, **options)
     return path.parent.name == layout.RECORDS and layout.table_in(path.name) is not None
 
 
 def _is_last_checkpoint(*arguments: Any, **options: Any) -> bool:
     """Whether it is the checkpoint of a member whose tables are whole already."""
-    path = _target(*arguments, **options)
+    path = target_of(*arguments, **options)
     if path.name != layout.CHECKPOINT:
         return False
     return any(layout.table_in(one.name) for one in (path.parent / layout.RECORDS).glob("*.parquet"))
@@ -75,7 +75,7 @@ def _is_removed_part(path: Any, **_: object) -> bool:
 
 
 def _is_aside(*arguments: Any, **options: Any) -> bool:
-    return ".aside" in _target(*arguments, **options).name
+    return ".aside" in target_of(*arguments, **options).name
 
 
 _CHECKPOINT = _goes_to(layout.CHECKPOINT)

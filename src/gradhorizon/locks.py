@@ -70,8 +70,9 @@ class _Holding:
         if not place.is_relative_to(self._run):
             return
         if self._loss is None:
-            own = [claim for member, claim in self._claims.items() if place.is_relative_to(member)]
-            self._loss = next((_loss(claim) for claim in own or self._claims.values() if not claim.is_latest()), None)
+            # All of them, its own first: who has lost one writes nothing for the others either.
+            by_nearness = sorted(self._claims.items(), key=lambda item: not place.is_relative_to(item[0]))
+            self._loss = next((_loss(claim) for _, claim in by_nearness if not claim.is_latest()), None)
             if self._loss is None:
                 return
             for call in when_lost:

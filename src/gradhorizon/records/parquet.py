@@ -32,8 +32,8 @@ def write_parquet(table: pa.Table, path: Path, commits: int = 1) -> Entry:
 
 
 def parquet_of(table: pa.Table) -> bytes:
-    """The file of a table."""
-    pq.write_table(table, buffer := pa.BufferOutputStream(), compression="zstd")
+    """The file of a table, the same whatever pieces it was put together from."""
+    pq.write_table(table.combine_chunks(), buffer := pa.BufferOutputStream(), compression="zstd")
     return bytes(buffer.getvalue().to_pybytes())
 
 
