@@ -22,6 +22,8 @@ _EXPECTED = re.compile(
     r"seed-\d+/records/[\w./-]+\.parquet\.aside\d*"  # set aside, never deleted
 )
 
+_OF_LAUNCHES = dict.fromkeys(("launch", "launches", "superseded", "digest"))  # which parts were merged: of its commits
+
 
 def complaints(found: Path, undisturbed: Path, seeds: range) -> list[str]:
     """All that is wrong with an experiment's folder.
@@ -55,8 +57,7 @@ def _of_run(run: Path, undisturbed: Path, seeds: range) -> Iterator[str]:
 
 def _of_member(run: Path, undisturbed: Path, seed: int) -> Iterator[str]:
     member, expected = run / f"seed-{seed}", undisturbed / f"seed-{seed}"
-    of_launches = {"launch": None, "launches": None, "digest": None}
-    sheets = [{**read_json(folder / "member.json"), **of_launches} for folder in (member, expected)]
+    sheets = [{**read_json(folder / "member.json"), **_OF_LAUNCHES} for folder in (member, expected)]
     if sheets[0] != sheets[1]:
         yield f"member.json says {sheets[0]}, not {sheets[1]}"
     try:
@@ -73,7 +74,7 @@ def _of_checkpoints(member: Path, undisturbed: Path) -> Iterator[str]:
         yield f"checkpoints {sorted(map(str, found ^ expected))} are missing or too many"
     for path in sorted(found & expected):
         first, second = (torch.load(folder / path, weights_only=True) for folder in (member, undisturbed))
-        if not _is_same({**first, "launches": None}, {**second, "launches": None}):
+        if not _is_same({**first, **_OF_LAUNCHES}, {**second, **_OF_LAUNCHES}):
             yield f"{path} differs"
 
 

@@ -163,7 +163,7 @@ class MemberFiles:
         check_held(self.folder)
         with phase_of_work(f"writing records at step {step}"):
             self.records.commit(step)
-            self._write("running", member, optimizer_state, step)
+            self._write(member, optimizer_state, step)
 
     def close(self, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
         """All records of a member that has ended, each table as one file, and that it is finished.
@@ -174,15 +174,19 @@ class MemberFiles:
         check_held(self.folder)
         with phase_of_work(f"writing records at step {step}"):
             self.records.merge()
-            self._write("finished", member, optimizer_state, step)
+            self._write(member, optimizer_state, step)
+            # Only now: of what is finished, no launch would remove what was merged.
+            self._write_sheet("finished", member, step)
         self.is_closed = True
 
-    def _write(self, status: str, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
+    def _write(self, member: Member, optimizer_state: dict[str, Any], step: int) -> None:
         """The checkpoint with the list of what belongs to it, then the same list for readers."""
-        launches = [*self.earlier, self.launch.entry()]
-        listed = {"seed": member.seed, "identity": self.identity, "launches": launches, **self.records.listing.plain}
-        content = {"member": member.state(), "optimizer": optimizer_state, "step": step, **listed}
+        content = {"member": member.state(), "optimizer": optimizer_state, "step": step, **self._listed(member)}
         save_atomically(content, self.folder / CHECKPOINT)
+        self._write_sheet("running", member, step)
+        self.records.remove_superseded()
+
+    def _write_sheet(self, status: str, member: Member, step: int) -> None:
         outcome = asdict(member.outcome) if member.outcome else {"kind": None, "step": None}
         sheet = {
             "status": status,
@@ -190,10 +194,13 @@ class MemberFiles:
             "outcome_step": outcome["step"],
             "step": step,
             "launch": self.launch.facts,
-            **listed,
+            **self._listed(member),
         }
         write_json(sheet, self.folder / MEMBER_SHEET)
-        self.records.remove_superseded()
+
+    def _listed(self, member: Member) -> dict[str, Any]:
+        launches = [*self.earlier, self.launch.entry()]
+        return {"seed": member.seed, "identity": self.identity, "launches": launches, **self.records.listing.plain}
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> Entry:
