@@ -12,10 +12,11 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from gradhorizon import runs, sweeping
+from gradhorizon import sweeping
 from gradhorizon.asked import failure_path, key_of
 from gradhorizon.config import ConfigError, validate
 from gradhorizon.endings import record
+from gradhorizon.run_identity import identity_of
 from gradhorizon.run_state import RunLook
 from gradhorizon.sweep import Plan, RunError, Skipped
 from gradhorizon.sweep_state import SweepLook, SweepReader
@@ -69,7 +70,7 @@ def trained(runs_dir: Path, *overrides: str, seeds: int = 2) -> Path:
     """The folder of a run of `composed`, finished by somebody under another name."""
     run = validate(composed(*overrides))
     ends = (("solved", 7),) * seeds
-    return StatusRun(status="finished", ends=ends, seq_len=run.seq_len, identity=runs.identity(run, "cpu")).write(
+    return StatusRun(status="finished", ends=ends, seq_len=run.seq_len, identity=identity_of(run, "cpu")).write(
         runs_dir / "default"
     )
 
@@ -96,7 +97,7 @@ def test_a_run_counts_by_its_identity_whoever_has_trained_it_and_under_whatever_
 
 def test_a_device_that_is_not_yet_known_may_turn_out_to_be_any(tmp_path: Path) -> None:
     sweep(tmp_path, ["device=auto"], ["seq_len=9", "device=cpu"])
-    identity = runs.identity(validate(composed("device=auto")), "cuda")
+    identity = identity_of(validate(composed("device=auto")), "cuda")
     StatusRun(status="finished", ends=(("solved", 1),) * 2, identity=identity).write(tmp_path / "default")
     assert [status for status, _, _ in told(tmp_path)] == ["missing", "finished"]
 
@@ -168,7 +169,7 @@ def test_a_wrong_point_is_missing_until_it_has_failed_and_then_failed(tmp_path: 
 
 def test_a_failed_run_keeps_its_reason_and_is_named_by_what_was_asked_for(tmp_path: Path) -> None:
     sweep(tmp_path, ["seq_len=9"], num_seeds="3")
-    identity = runs.identity(validate(composed("seq_len=9")), "cpu")
+    identity = identity_of(validate(composed("seq_len=9")), "cpu")
     write(tmp_path / "default" / f"x-{identity}" / "failed.json", {"reason": "KeyError: 'x'", "seeds": [0, 1]})
     (run,) = look(tmp_path).runs
     assert (run.status, run.model, run.seq_len, run.why) == ("failed", "rnn_tanh", 9, "KeyError: 'x'")
@@ -177,7 +178,7 @@ def test_a_failed_run_keeps_its_reason_and_is_named_by_what_was_asked_for(tmp_pa
 
 def test_a_run_at_work_stays_running_and_knows_of_the_members_that_wait(tmp_path: Path) -> None:
     sweep(tmp_path, ["seq_len=9"], num_seeds="3")
-    identity = runs.identity(validate(composed("seq_len=9")), "cpu")
+    identity = identity_of(validate(composed("seq_len=9")), "cpu")
     claim(StatusRun(seq_len=9, identity=identity).write(tmp_path / "default"))
     assert told(tmp_path) == [("running", 9, [1, 2])]
 

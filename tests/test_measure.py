@@ -14,11 +14,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gradhorizon import gpus, runs
+from gradhorizon import gpus
 from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.measure import find_runs, main
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from gradhorizon.records.files import read_json, write_json
+from gradhorizon.run_identity import RESULTS_VERSION
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from tests.records_on_disk import rewrite_config, without_listing
 from tests.runs_on_disk import all_tables, run
@@ -360,10 +361,10 @@ def test_results_of_another_version_are_refused_and_other_runs_go_on(
 ) -> None:
     other = finished.with_name(f"a-{finished.name}")
     shutil.copytree(finished, other)
-    edit(other / "run.json", results_version=runs.RESULTS_VERSION + 1)
+    edit(other / "run.json", results_version=RESULTS_VERSION + 1)
     caplog.set_level(logging.INFO)
     assert main([str(finished.parent), "measurement=recurrent_weights"]) == 1
-    assert f"`results_version` must be {runs.RESULTS_VERSION}" in caplog.text
+    assert f"`results_version` must be {RESULTS_VERSION}" in caplog.text
     assert "members: 2 measured; runs refused: 1" in caplog.text
     assert "recurrent_weights" not in all_tables(other, 0)
 

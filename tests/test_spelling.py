@@ -9,8 +9,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from gradhorizon import runs
 from gradhorizon.config import CONF_DIR, RunConfig, validate
+from gradhorizon.run_identity import identity_of, readable_name
 from gradhorizon.signatures import find_signature, read_signature, summary
 from gradhorizon.spelling import canonical, spelled
 
@@ -37,9 +37,9 @@ def configured(*overrides: str) -> RunConfig:
     ],
 )
 def test_spellings_of_one_number_are_one_run(override: str, others: list[str]) -> None:
-    expected = runs.identity(configured(*override.split()), "cpu")
+    expected = identity_of(configured(*override.split()), "cpu")
     for other in others:
-        assert runs.identity(configured(*other.split()), "cpu") == expected
+        assert identity_of(configured(*other.split()), "cpu") == expected
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_spellings_of_one_number_are_one_run(override: str, others: list[str]) -
     ],
 )
 def test_what_differs_stays_apart(one: str, other: str) -> None:
-    assert runs.identity(configured(one), "cpu") != runs.identity(configured(other), "cpu")
+    assert identity_of(configured(one), "cpu") != identity_of(configured(other), "cpu")
 
 
 @pytest.mark.parametrize("group", ["model", "task", "optimizer"])
@@ -101,7 +101,7 @@ def test_an_override_is_spelled_in_one_way(typed: str, name: str) -> None:
 
 def test_a_folder_is_named_with_the_one_spelling() -> None:
     run = configured()
-    names = {runs.readable_name(run, "task", [f"optimizer.momentum={text}"]) for text in ("0", "0.0", "-0.0", "0e1")}
+    names = {readable_name(run, "task", [f"optimizer.momentum={text}"]) for text in ("0", "0.0", "-0.0", "0e1")}
     assert names == {"lstm-task-T100-optimizer.momentum=0"}
 
 

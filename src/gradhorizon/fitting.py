@@ -14,7 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon import runs
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.endings import is_interruption
 from gradhorizon.ensemble import Ensemble, Member
@@ -36,6 +35,7 @@ from gradhorizon.repairs import mended, restore
 from gradhorizon.run_callback import RunCallback
 from gradhorizon.run_folders import create
 from gradhorizon.run_log import log_file
+from gradhorizon.run_members import MemberState, member_state
 from gradhorizon.run_sheet import RunSheet
 from gradhorizon.streams import probe_batch, validation_batches
 from gradhorizon.task_names import recorded_name, task_name
@@ -59,7 +59,7 @@ def fit(
     device: str,
     folder: Path,
     identity: str,
-    todo: list[runs.MemberState],
+    todo: list[MemberState],
     facts: dict[str, Any],
 ) -> None:
     """Train the members in `todo` to their end, and record the run as finished or failed.
@@ -86,7 +86,7 @@ def fit(
     create(folder)
     with members_locked(folder, [state.seed for state in todo]), log_file(folder / LOG), ExitStack() as stack:
         # Another process may have finished some between the first look and the lock.
-        seeds = [state.seed for state in todo if runs.member_state(folder, state.seed).status != "finished"]
+        seeds = [state.seed for state in todo if member_state(folder, state.seed).status != "finished"]
         with phase("starting or resuming members"):
             candidates = sorted(
                 (_candidate(run, parts, folder, identity, seed) for seed in seeds), key=lambda item: item.step

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from gradhorizon import runs
 from gradhorizon.absent_tables import remedy
 from gradhorizon.config import ConfigError, validate
 from gradhorizon.ensemble import Member
@@ -33,7 +32,9 @@ from gradhorizon.records.configurations import read_configuration
 from gradhorizon.records.layout import CONFIG, LOG, member_folder, seeds_in
 from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.run_identity import RESULTS_VERSION
 from gradhorizon.run_log import log_file
+from gradhorizon.run_provenance import launch_facts
 from gradhorizon.streams import probe_batch
 from gradhorizon.train import resolve_device
 from gradhorizon.trust import with_recorded
@@ -124,7 +125,7 @@ class FinishedRun:
         configure_torch(self.run)
         device = self._device(todo[0])
         check_kernels(self.parts, device, self.run)
-        facts = {key: fact for key, fact in runs.launch_facts(device, self.run).items() if key != "measurements"}
+        facts = {key: fact for key, fact in launch_facts(device, self.run).items() if key != "measurements"}
         _say_differences(todo, facts)
         for name, item in self.named.items():
             if isinstance(item, CostMeasurement):
@@ -253,9 +254,9 @@ def _refuse_nothing_to_see(
 
 def _sheet(folder: Path) -> dict[str, Any]:
     sheet = read_run_sheet(folder)
-    if sheet.get("results_version") != runs.RESULTS_VERSION:
+    if sheet.get("results_version") != RESULTS_VERSION:
         raise RecordsError(
-            f"`results_version` must be {runs.RESULTS_VERSION}, that of this code, got {sheet.get('results_version')}: "
+            f"`results_version` must be {RESULTS_VERSION}, that of this code, got {sheet.get('results_version')}: "
             "numbers differ by a change listed in CHANGELOG.md under **Affects results**; measure with the code that "
             "trained it"
         )

@@ -10,12 +10,12 @@ import time
 import torch
 from omegaconf import DictConfig
 
-from gradhorizon import runs
 from gradhorizon.config import RunConfig
 from gradhorizon.ensemble import Ensemble, Member, kept_rng
 from gradhorizon.numerics import configure_torch
 from gradhorizon.parts import Parts, build_parts
 from gradhorizon.progress import format_duration, format_seeds
+from gradhorizon.run_members import MemberState
 from gradhorizon.streams import training_batch
 from gradhorizon.sweep import Plan
 
@@ -35,7 +35,7 @@ _AS_FAST = (
 _timed: dict[str, float] = {}
 
 
-def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[runs.MemberState]) -> Plan:
+def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[MemberState]) -> Plan:
     """Print and return what the launch would train, how long it may take, and how much disk it may fill.
 
     Args:

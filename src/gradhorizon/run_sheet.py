@@ -8,7 +8,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon import runs
 from gradhorizon.config import RunConfig
 from gradhorizon.failures import forgive
 from gradhorizon.parts import Parts
@@ -17,6 +16,8 @@ from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import CONFIG, RUN_SHEET
 from gradhorizon.records.listing import FILES
 from gradhorizon.records.seals import Entry, sealed_text
+from gradhorizon.run_identity import RESULTS_VERSION
+from gradhorizon.run_members import finished_seeds, outcomes_of
 from gradhorizon.run_summary import run_sheet_locked, summarize
 from gradhorizon.variants import variant
 
@@ -48,7 +49,7 @@ class RunSheet:
             "run": folder.name,
             "identity": identity,
             "variant": variant(HydraConfig.get().overrides.task if HydraConfig.initialized() else []),
-            "results_version": runs.RESULTS_VERSION,
+            "results_version": RESULTS_VERSION,
             "model": run.model["label"],
             "color": run.model.get("color"),
             "marker": run.model.get("marker"),
@@ -81,7 +82,7 @@ class RunSheet:
         """
         check_owned(self.folder / RUN_SHEET)
         if status != "failed":
-            forgive(self.folder, {*self.seeds, *runs.finished_seeds(runs.outcomes(self.folder))})
+            forgive(self.folder, {*self.seeds, *finished_seeds(outcomes_of(self.folder))})
         outcomes = summarize(self.folder, self.content, status, self.seeds)
         remove_orphans(self.folder)
         return outcomes

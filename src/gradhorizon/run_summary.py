@@ -16,13 +16,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gradhorizon import runs
 from gradhorizon.launches import known_seeds
 from gradhorizon.records.files import DamagedFileError, RecordsError, put_aside, write_json
 from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import RUN_LOCK, RUN_SHEET, seeds_in
 from gradhorizon.records.listing import FILES
 from gradhorizon.records.sheets import look_at_run_sheet
+from gradhorizon.run_members import is_finished, outcomes_of
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +53,17 @@ def summarize(
     check_owned(folder / RUN_SHEET)
     with run_sheet_locked(folder):
         for _ in range(_LOOKS):
-            outcomes = runs.outcomes(folder)
+            outcomes = outcomes_of(folder)
             recorded = _recorded(folder)
             members = sorted({*known_seeds(recorded), *seeds_in(folder), *seeds})
             kept = {name: recorded[name] for name in ("launches", FILES) if name in recorded}
-            told = "finished" if runs.is_finished(folder, outcomes) else "running"
+            told = "finished" if is_finished(folder, outcomes) else "running"
             content = {
                 **(description or recorded), **kept, "status": "failed" if status == "failed" else told,
                 "outcomes": outcomes, "seeds": members,
             }  # fmt: skip
             write_json(content, folder / RUN_SHEET)
-            if runs.outcomes(folder) == outcomes:
+            if outcomes_of(folder) == outcomes:
                 break
     return outcomes
 

@@ -6,7 +6,6 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from gradhorizon import runs
 from gradhorizon.config import ConfigError
 from gradhorizon.failures import forgive
 from gradhorizon.locks import members_locked
@@ -14,6 +13,7 @@ from gradhorizon.records.files import remove_orphans
 from gradhorizon.records.layout import FAILURE, RUN_SHEET, seeds_in
 from gradhorizon.records.sheets import look_at_run_sheet
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.run_members import finished_seeds, is_finished, outcomes_of
 from gradhorizon.run_summary import summarize
 
 log = logging.getLogger(__name__)
@@ -32,10 +32,10 @@ def settle(folder: Path) -> None:
             return
         seeds = seeds_in(folder)
         with members_locked(folder, seeds, "settled"):
-            outcomes = runs.outcomes(folder)
-            if runs.is_finished(folder, outcomes):
+            outcomes = outcomes_of(folder)
+            if is_finished(folder, outcomes):
                 summarize(folder, {}, "finished")
-                forgive(folder, runs.finished_seeds(outcomes))
+                forgive(folder, finished_seeds(outcomes))
                 remove_orphans(folder)
                 log.info("  its last process was killed when all was done: now %s says so, too", RUN_SHEET)
 

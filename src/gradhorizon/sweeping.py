@@ -14,13 +14,14 @@ from typing import Any, cast
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon import asked, runs, stopping
+from gradhorizon import asked, stopping
 from gradhorizon.asked import AskedRun
 from gradhorizon.config import ConfigError, runs_root, validate
 from gradhorizon.failures import reason_of
 from gradhorizon.keys import check_keys
 from gradhorizon.records.files import write_json
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.run_identity import identity_of, readable_name
 from gradhorizon.sizes import refuse_members
 from gradhorizon.sweep import FailedRun, Plan, RunError, Skipped, labels, listing, total
 from gradhorizon.task_names import task_name
@@ -133,8 +134,8 @@ def asked_run(cfg: DictConfig, title: str, overrides: Sequence[str]) -> AskedRun
         return AskedRun(key, title, own, [], title or key, seeds, model=model, seq_len=seq_len)
     # A job may run where other devices are than here.
     kinds = _DEVICES if run.device == "auto" else (run.device,)
-    identities = [runs.identity(run, kind) for kind in kinds]
-    name = f"{runs.readable_name(run, task, overrides)}-{identities[0]}"
+    identities = [identity_of(run, kind) for kind in kinds]
+    name = f"{readable_name(run, task, overrides)}-{identities[0]}"
     seeds = list(range(run.seed, run.seed + run.num_seeds))
     return AskedRun(
         key, title, own, identities, name, seeds, str(run.model["label"]), task, run.seq_len, run.num_steps

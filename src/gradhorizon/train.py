@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from gradhorizon import gpus, runs, stopping
+from gradhorizon import gpus, stopping
 from gradhorizon.absent_tables import OF_TRAINING, remedy
 from gradhorizon.compiled_code import keep_private
 from gradhorizon.composition import explanation, is_explained
@@ -32,6 +32,9 @@ from gradhorizon.keys import check_keys
 from gradhorizon.progress import format_seeds
 from gradhorizon.records.layout import member_name, run_name
 from gradhorizon.run_folders import find
+from gradhorizon.run_identity import identity_of, readable_name
+from gradhorizon.run_members import MemberState, damaged_files, member_states, tables_of
+from gradhorizon.run_provenance import launch_facts, say_differences
 from gradhorizon.settling import settle
 from gradhorizon.sizes import refuse_members
 from gradhorizon.sweep import Plan, Skipped
@@ -133,19 +136,19 @@ class Look:
     device: str
     identity: str
     folder: Path
-    states: list[runs.MemberState]
+    states: list[MemberState]
     facts: dict[str, Any]
 
     @property
-    def todo(self) -> list[runs.MemberState]:
+    def todo(self) -> list[MemberState]:
         """Members that are not finished, those without anything on disk included."""
         known = {state.seed: state for state in self.states}
         seeds = range(self.run.seed, self.run.seed + self.run.num_seeds)
-        everyone = (known.get(seed) or runs.MemberState(seed, "new", 0, {}) for seed in seeds)
+        everyone = (known.get(seed) or MemberState(seed, "new", 0, {}) for seed in seeds)
         return [state for state in everyone if state.status != "finished"]
 
     @property
-    def finished(self) -> list[runs.MemberState]:
+    def finished(self) -> list[MemberState]:
         """Members that are."""
         return [state for state in self.states if state.status == "finished"]
 
@@ -153,7 +156,7 @@ class Look:
         """Say what finished members lack, and what has changed since they were trained."""
         _say_damaged_files(self.folder, self.finished)
         _say_absent_tables(self.folder, self.finished, self.run)
-        runs.say_differences(self.states, self.facts)
+        say_differences(self.states, self.facts)
 
 
 def look(cfg: DictConfig) -> Look:
@@ -169,11 +172,11 @@ def look(cfg: DictConfig) -> Look:
     check_keys(cfg)
     run = validate(cfg)
     device = resolve_device(run.device)
-    identity = runs.identity(run, device)
+    identity = identity_of(run, device)
     experiment = runs_root(run.runs_dir) / run.experiment_name
     folder = find(experiment, identity) or experiment / run_name(_readable_name(run), identity)
-    states = runs.member_states(folder, run.seed, run.num_seeds)
-    seen = Look(run, device, identity, folder, states, runs.launch_facts(device, run))
+    states = member_states(folder, run.seed, run.num_seeds)
+    seen = Look(run, device, identity, folder, states, launch_facts(device, run))
     refuse_members(run, run.num_seeds - len(seen.finished))
     return seen
 
@@ -237,7 +240,7 @@ def _num_mps() -> int:
 
 def _readable_name(run: RunConfig) -> str:
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return runs.readable_name(run, task_name(run), overrides)
+    return readable_name(run, task_name(run), overrides)
 
 
 def _say_axes_left_out() -> None:
@@ -256,10 +259,10 @@ def _say_what_is_done(seen: Look) -> None:
             log.info("  seed %d: resumes from step %d", state.seed, state.step)
 
 
-def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunConfig) -> None:
+def _say_absent_tables(folder: Path, finished: list[MemberState], run: RunConfig) -> None:
     lacking: dict[tuple[str, ...], list[int]] = {}
     for state in finished:
-        recorded = runs.tables_of(folder, state)
+        recorded = tables_of(folder, state)
         asked = {*(run.measurement or {}), *OF_TRAINING}
         absent = sorted(asked - recorded - set(state.launch.get("measurements", ())))
         lacking.setdefault(tuple(absent), []).append(state.seed)
@@ -270,9 +273,9 @@ def _say_absent_tables(folder: Path, finished: list[runs.MemberState], run: RunC
             log.warning("  note: %s %s finished without %s: %s", format_seeds(seeds), are, ", ".join(names), how)
 
 
-def _say_damaged_files(folder: Path, finished: list[runs.MemberState]) -> None:
+def _say_damaged_files(folder: Path, finished: list[MemberState]) -> None:
     for state in finished:
-        for path in runs.damaged_files(folder, state):
+        for path in damaged_files(folder, state):
             log.warning(
                 "  note: %s is missing, or has changed since seed %d finished; finished members are left as they are: "
                 "restore it from a copy, or move the folder %s out of the run and launch again",

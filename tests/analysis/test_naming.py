@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from analysis.cohort import read_cohort
 from analysis.naming import MAX_VALUE_CHARACTERS, flattened, short_keys, variant_words
 from gradhorizon.config import CONF_DIR
-from gradhorizon.runs import _CANNOT_CHANGE_NUMBERS
+from gradhorizon.run_identity import _CANNOT_CHANGE_NUMBERS
 from gradhorizon.shipped_models import shipped_settings
 from gradhorizon.variants import TELL_NO_RUN
 from tests.synthetic_runs import SyntheticRun

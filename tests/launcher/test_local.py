@@ -14,10 +14,10 @@ import pytest
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 
-from gradhorizon import runs
 from gradhorizon.config import validate
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_runs
+from gradhorizon.run_identity import identity_of
 from gradhorizon.sweep_state import run_folders
 from tests.runs_on_disk import TINY, assert_same_records, composed
 
@@ -108,7 +108,7 @@ def test_finished_runs_cost_a_fraction_of_hydras_composition_and_no_torch(tmp_pa
     run = validate(composed())
     lengths = range(8, 8 + NUM_FINISHED)
     for seq_len in lengths:
-        identity = runs.identity(validate(composed(f"seq_len={seq_len}")), "cpu")
+        identity = identity_of(validate(composed(f"seq_len={seq_len}")), "cpu")
         for seed in range(run.num_seeds):
             done = {"seed": seed, "status": "finished", "outcome": "budget exhausted", "outcome_step": 20, "step": 20}
             folder = tmp_path / "runs" / "default" / f"rnn-{identity}" / f"seed-{seed}"

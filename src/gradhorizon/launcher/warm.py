@@ -7,12 +7,13 @@ import pyarrow.dataset  # noqa: F401, by the first Parquet file that is read
 import pytorch_lightning  # noqa: F401
 import torch  # noqa: F401
 
-from gradhorizon import cells, fitting, measurements, mirrors, runs, tasks  # noqa: F401
+from gradhorizon import cells, fitting, measurements, mirrors, tasks  # noqa: F401
 from gradhorizon.config import shipped_cells
 from gradhorizon.launcher import worker  # noqa: F401
+from gradhorizon.run_provenance import provenance
 
 for package in (cells, measurements, tasks):
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 shipped_cells()
-runs.provenance()
+provenance()
