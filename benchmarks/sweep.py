@@ -21,8 +21,8 @@ from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import interleaved, ratio, threads
 from gradhorizon.composing import composing_once
 from gradhorizon.config import CONF_DIR
+from gradhorizon.launch import look
 from gradhorizon.launcher.here import hydra_node_of
-from gradhorizon.train import look
 
 COMPOSED_TARGET, SKIPPED_TARGET = 0.1, 0.25
 NUM_RUNS = 20

@@ -30,9 +30,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.launch import launch
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.train import launch
 from tests.odd_cells import REFUSED
 from tests.sound_cells import SOUND, SURROGATES
 

@@ -10,8 +10,9 @@ import torch
 
 from gradhorizon.cells.initialization import uniform
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.ensemble import Ensemble, Member, Outcome, forked_rng, seed_generators
+from gradhorizon.ensemble import Ensemble, Member, Outcome
 from gradhorizon.network import Network
+from gradhorizon.randomness import forked_rng, seed_generators
 from gradhorizon.streams import training_batch, validation_batches
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 

@@ -13,8 +13,9 @@ import pytest
 from gradhorizon import endings, stopping
 from gradhorizon.config import ConfigError
 from gradhorizon.endings import marked, record
-from gradhorizon.failures import FAILURE, RunFailedError, attached, forgive, phase, reason_of
+from gradhorizon.failures import FAILURE, forgive
 from gradhorizon.locks import MemberHeldError
+from gradhorizon.reasons import RunFailedError, attached, phase, reason_of
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.seals import digest_of_json
 from gradhorizon.records.tables import RecordsError

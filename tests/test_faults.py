@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradhorizon.config import ConfigError
-from gradhorizon.failures import RunFailedError
+from gradhorizon.reasons import RunFailedError
 from gradhorizon.records import parquet
 from gradhorizon.records.files import put_aside, read_json, write_atomically
 from gradhorizon.records.parquet import write_parquet

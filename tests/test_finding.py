@@ -16,13 +16,13 @@ import pytest
 from analysis import command_line
 from analysis.cohort import read_cohort
 from gradhorizon import measure, status, wandb_push
+from gradhorizon.launch import launch
 from gradhorizon.once import say_once
 from gradhorizon.records.finding import find
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_folders import find as find_folder
 from gradhorizon.sweep_state import SweepReader
-from gradhorizon.train import launch
 from tests import runs_on_disk
 from tests.status_runs import StatusRun
 from tests.status_runs import finished as finished_run

@@ -24,8 +24,8 @@ from analysis.naming import printable
 from gradhorizon import measure
 from gradhorizon.arguments import check_arguments
 from gradhorizon.config import ConfigError
+from gradhorizon.launch import launch
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.train import launch
 from tests.fuzz import fuzz, fuzz_keys, outcome
 from tests.runs_on_disk import TINY, composed, run
 from tests.synthetic_runs import SyntheticRun

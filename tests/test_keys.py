@@ -15,7 +15,7 @@ from gradhorizon import measure
 from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.keys import check_keys, nearest, plain
-from gradhorizon.train import launch
+from gradhorizon.launch import launch
 from tests.runs_on_disk import TINY
 
 SHORT = (

@@ -17,9 +17,10 @@ import pytest
 from filelock import FileLock
 
 from gradhorizon import claims, stopping
-from gradhorizon.claims import SILENCE_S, Claim, latest_claim, process_start, this_machine
+from gradhorizon.claims import SILENCE_S, Claim, latest_claim, this_machine
 from gradhorizon.config import ConfigError
 from gradhorizon.locks import MemberHeldError, check_held, members_locked
+from gradhorizon.processes import process_start
 from gradhorizon.recording import MemberFiles
 from gradhorizon.records import safely
 from tests.runs_on_disk import TINY, run

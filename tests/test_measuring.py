@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 import pytest
+import torch
 
 from gradhorizon.config import ConfigError
 from gradhorizon.measurements.measurement import CostMeasurement, Program
@@ -42,8 +44,13 @@ class Particular(CostMeasurement):
             raise ValueError("`hidden_size` must be at most 6")
 
     def read(self, program: Program) -> pd.DataFrame:
+        network = copy.deepcopy(program.network)
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, 1e3)
+        program.build_training(network).clip()
+        norm = torch.stack([parameter.grad.norm() for parameter in network.parameters()]).norm()  # type: ignore[union-attr]
         shown = {"batch_size": program.batch_size, "precision": program.precision}
-        return pd.DataFrame([{**shown, "is_clipped": program.clip_norm is not None}])
+        return pd.DataFrame([{**shown, "is_clipped": abs(float(norm) - 1.0) < 1e-3}])
 
 
 def test_a_measurement_refuses_a_network_before_anything_is_written(tmp_path: Path) -> None:

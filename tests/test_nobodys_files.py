@@ -22,6 +22,7 @@ from gradhorizon.claims import latest_claim, take
 from gradhorizon.compiled_code import keep_private
 from gradhorizon.config import CONF_DIR, ConfigError
 from gradhorizon.failures import last_lines, read_failure
+from gradhorizon.launch import launch
 from gradhorizon.launcher.process import _unwritable
 from gradhorizon.locks import members_locked
 from gradhorizon.records import safely
@@ -32,7 +33,6 @@ from gradhorizon.repairs import mended
 from gradhorizon.run_folders import create
 from gradhorizon.run_log import log_file
 from gradhorizon.run_state import read_run
-from gradhorizon.train import launch
 from tests import runs_on_disk
 from tests.runs_on_disk import TINY
 from tests.status_runs import finished

@@ -16,7 +16,7 @@ from filelock import FileLock
 from gradhorizon import recording
 from gradhorizon.config import ConfigError
 from gradhorizon.ensemble import Ensemble, Member
-from gradhorizon.failures import RunFailedError
+from gradhorizon.reasons import RunFailedError
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.seals import Entry

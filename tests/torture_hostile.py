@@ -20,8 +20,8 @@ from pathlib import Path
 from analysis import figures, report
 from gradhorizon import measure, status, wandb_push
 from gradhorizon.config import ConfigError
+from gradhorizon.launch import launch
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.train import launch
 from tests.hostile_runs import ESCAPE, SECRET, collection, sentinel_of
 from tests.torture_specimens import FINISHED, OWN, UNFINISHED, Specimens, configuration, heard
 

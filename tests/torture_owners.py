@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon import claims
+from gradhorizon.launch import launch
 from gradhorizon.records.layout import CONFIG, LOCK, MEMBER_SHEET, RUN_SHEET, member_folder
 from gradhorizon.sweep_state import SweepReader
-from gradhorizon.train import launch
 from gradhorizon.training import EnsembleModule
 from tests.runs_on_disk import all_tables
 from tests.torture_programs import rows_differing

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from gradhorizon.config import ConfigError
+from gradhorizon.launch import launch
 from gradhorizon.records.layout import CHECKPOINT
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.train import launch
 from tests.runs_on_disk import TINY, all_tables
 from tests.torture_outcomes import digest
 from tests.torture_specimens import FINISHED, OWN, SEEDS, SMALL, Specimens, configuration, heard, networks

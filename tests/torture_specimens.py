@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
+from gradhorizon.launch import launch
 from gradhorizon.records.layout import (
     CHECKPOINT,
     CONFIG,
@@ -38,7 +39,6 @@ from gradhorizon.records.layout import (
     table_in,
 )
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-from gradhorizon.train import launch
 from gradhorizon.training import EnsembleModule
 from tests.runs_on_disk import TINY, all_tables, composed
 

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gradhorizon.processes import UNKNOWN_START, process_start
 from gradhorizon.records import safely
 from gradhorizon.records.errors import DamagedFileError
 from gradhorizon.records.layout import clock_path, owner_in, owner_path, unnumbered_owner_path
@@ -38,7 +39,6 @@ SLOT_VARIABLE = "GRADHORIZON_SLOT"
 """Environment variable in which a launcher says where it has put a process, such as ``GPU 1``."""
 
 _LOOKS = 5  # at a folder that changes while it is read
-_UNKNOWN_START = -1
 _MOST_BYTES = 2**16  # of a claim
 
 
@@ -90,7 +90,7 @@ class Claim:
             return False
         if self.is_here:
             start = process_start(self.pid)
-            if start is None or _UNKNOWN_START not in (start, self.process_start):
+            if start is None or UNKNOWN_START not in (start, self.process_start):
                 return start is not None and start == self.process_start
         return now_s - self.beat_at_s <= SILENCE_S
 
@@ -214,33 +214,6 @@ def this_machine() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return f"{socket.gethostname()} {uuid.getnode():012x}"
-
-
-def process_start(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process of this machine; -1 if it lives and hides its start.
-
-    Args:
-        pid: the process.
-
-    Returns:
-        None if it is dead.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:  # it is gone, belongs to another user, or this system has no /proc
-        return _UNKNOWN_START if _exists(pid) else None
-    is_zombie = fields[0] in "ZXx"
-    return None if is_zombie else int(fields[19])
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        pass  # not ours to signal
-    return True
 
 
 def _numbers(folder: Path) -> set[int]:

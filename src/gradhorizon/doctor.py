@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradhorizon.config import ConfigError
+from gradhorizon.devices import resolve_device
 from gradhorizon.kernel_survey import (
     DTYPES,
     GROUPS,
@@ -39,7 +40,6 @@ from gradhorizon.kernel_survey import (
     shipped_subjects,
 )
 from gradhorizon.numerics import configure_precision
-from gradhorizon.train import resolve_device
 
 log = logging.getLogger(__name__)
 

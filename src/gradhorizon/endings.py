@@ -16,16 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon import asked, stopping
 from gradhorizon.config import ConfigError, runs_root
-from gradhorizon.failures import (
-    RunFailedError,
-    attach,
-    attached,
-    content_of,
-    last_lines,
-    reason_of,
-    traceback_of,
-)
+from gradhorizon.failures import content_of, last_lines
 from gradhorizon.locks import MemberHeldError, other_owner
+from gradhorizon.reasons import RunFailedError, attach, attached, reason_of, traceback_of
 from gradhorizon.records.files import write_json
 from gradhorizon.records.layout import FAILURE, LOG
 from gradhorizon.records.tables import RecordsError

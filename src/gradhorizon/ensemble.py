@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from gradhorizon.kernels.casting import real_numbers
 from gradhorizon.measurements.measurement import StepReading
 from gradhorizon.network import Network
+from gradhorizon.randomness import forked_rng
 from gradhorizon.streams import initialization_seed
 from gradhorizon.tasks.task import Batch, Task
 
@@ -161,27 +161,23 @@ def _gradient_norms(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
-@contextmanager
-def forked_rng(seed: int) -> Iterator[None]:
-    """Seed torch's global generators, and restore them on leaving."""
-    with kept_rng():
-        seed_generators(seed)
-        yield
+class LoneTraining:
+    """Loss and clipping of one network, as its ensemble computes them.
 
-
-@contextmanager
-def kept_rng() -> Iterator[None]:
-    """Restore torch's global generators on leaving: the CPU's, and those of GPUs that are in use."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-def seed_generators(seed: int) -> None:
-    """Seed torch's global generators as ``torch.manual_seed`` does, in microseconds where no GPU is in use.
-
-    Without CUDA's initialisation ``torch.manual_seed`` formats a stack trace at each call, a millisecond.
+    Args:
+        network: takes the steps.
+        task: the protocol.
+        clip_norm: threshold on the gradient's norm, or None.
     """
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
+
+    def __init__(self, network: Network, task: Task, clip_norm: float | None) -> None:
+        self._member = Member(0, lambda: network)
+        self._ensemble = Ensemble([self._member], task, clip_norm)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of a training batch, a 0-dim tensor with gradient."""
+        return self._ensemble.training_loss(self._member, batch, with_metrics=False)
+
+    def clip(self) -> None:
+        """Clip the gradient in place."""
+        self._ensemble.clip(self._member, with_reading=False)

@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.endings import is_interruption
 from gradhorizon.ensemble import Ensemble, Member
-from gradhorizon.failures import attach, phase
 from gradhorizon.kernels.casting import cast
 from gradhorizon.launches import Launch, earlier_launches
 from gradhorizon.locks import MemberHeldError, members_locked
@@ -26,6 +25,7 @@ from gradhorizon.mirrors.mirror import RunInfo, resume_id
 from gradhorizon.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.parts import Parts, build_parts, program_of
 from gradhorizon.progress import ProgressDisplay
+from gradhorizon.reasons import attach, phase
 from gradhorizon.recording import MemberFiles, Recorder
 from gradhorizon.records.layout import LOG, member_folder
 from gradhorizon.records.sheets import read_member_sheet

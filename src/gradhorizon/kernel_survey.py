@@ -22,7 +22,6 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.composition import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
-from gradhorizon.ensemble import forked_rng
 from gradhorizon.kernels.contract import check_contract
 from gradhorizon.keys import check_keys
 from gradhorizon.measurements.kernel_gate import (
@@ -32,6 +31,7 @@ from gradhorizon.measurements.kernel_gate import (
     is_noisy_in_training,
     kernel_errors,
 )
+from gradhorizon.randomness import forked_rng
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
 """Name -> dtype that is surveyed."""

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from gradhorizon.absent_tables import remedy
 from gradhorizon.config import ConfigError, validate
+from gradhorizon.devices import resolve_device
 from gradhorizon.ensemble import Member
 from gradhorizon.finished_members import FinishedMember, KeptCheckpoint
 from gradhorizon.kernels.casting import cast
@@ -36,7 +37,6 @@ from gradhorizon.run_identity import RESULTS_VERSION
 from gradhorizon.run_log import log_file
 from gradhorizon.run_provenance import launch_facts
 from gradhorizon.streams import probe_batch
-from gradhorizon.train import resolve_device
 from gradhorizon.trust import with_recorded
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ import torch
 
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig
-from gradhorizon.ensemble import kept_rng
 from gradhorizon.kernels.casting import NoComplexFormatError
 from gradhorizon.kernels.conduct import ConductError
 from gradhorizon.kernels.contract import check_contract, check_training_memory
@@ -20,6 +19,7 @@ from gradhorizon.measurements.kernel_gate import (
     check_kernel,
 )
 from gradhorizon.parts import Parts
+from gradhorizon.randomness import kept_rng
 
 
 def configure_torch(run: RunConfig) -> None:

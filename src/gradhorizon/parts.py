@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.arguments import check_arguments
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
-from gradhorizon.ensemble import kept_rng
-from gradhorizon.failures import reason_of
+from gradhorizon.ensemble import LoneTraining
 from gradhorizon.kernels.casting import num_real_numbers
 from gradhorizon.kernels.conduct import refuse_legacy_hooks
 from gradhorizon.kernels.shapes import check_shapes
@@ -26,6 +26,8 @@ from gradhorizon.kernels.surroundings import default_dtype
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
+from gradhorizon.randomness import kept_rng
+from gradhorizon.reasons import reason_of
 from gradhorizon.sizes import Need, needs_of_batches, refuse
 from gradhorizon.tasks.task import Task
 
@@ -156,7 +158,8 @@ def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[],
 
 def program_of(network: Network, parts: Parts, run: RunConfig) -> Program:
     """What cost measurements run: the training of `network` as `run` configures it."""
-    return Program(network, parts.task, run.batch_size, parts.build_optimizer, run.clip_norm, run.precision)
+    build_training = partial(LoneTraining, task=parts.task, clip_norm=run.clip_norm)
+    return Program(network, parts.task, run.batch_size, parts.build_optimizer, build_training, run.precision)
 
 
 def _said(error: InstantiationException) -> str:

@@ -11,10 +11,11 @@ import torch
 from omegaconf import DictConfig
 
 from gradhorizon.config import RunConfig
-from gradhorizon.ensemble import Ensemble, Member, kept_rng
+from gradhorizon.ensemble import Ensemble, Member
 from gradhorizon.numerics import configure_torch
 from gradhorizon.parts import Parts, build_parts
 from gradhorizon.progress import format_duration, format_seeds
+from gradhorizon.randomness import kept_rng
 from gradhorizon.run_members import MemberState
 from gradhorizon.streams import training_batch
 from gradhorizon.sweep import Plan

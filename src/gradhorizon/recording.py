@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 from gradhorizon.ensemble import Member
-from gradhorizon.failures import phase as phase_of_work
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.launches import Launch
 from gradhorizon.locks import check_held
@@ -29,6 +28,7 @@ from gradhorizon.measurements.measurement import (
 )
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import Mirror
+from gradhorizon.reasons import phase as phase_of_work
 from gradhorizon.records.files import write_atomically, write_json
 from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, kept_path
 from gradhorizon.records.seals import Entry, sealed_archive

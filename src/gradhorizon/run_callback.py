@@ -12,9 +12,9 @@ import pytorch_lightning as pl
 from gradhorizon import claims, stopping
 from gradhorizon.config import TrainerSettings
 from gradhorizon.ensemble import Member, Outcome
-from gradhorizon.failures import phase as phase_of_work
 from gradhorizon.locks import check_held
 from gradhorizon.progress import ProgressDisplay
+from gradhorizon.reasons import phase as phase_of_work
 from gradhorizon.recording import MemberFiles, Recorder
 from gradhorizon.tasks.task import Batch
 from gradhorizon.training import EnsembleModule

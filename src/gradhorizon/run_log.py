@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from gradhorizon.config import ConfigError
-from gradhorizon.failures import attach
+from gradhorizon.reasons import attach
 from gradhorizon.records import safely
 from gradhorizon.records.guards import check_owned
 from gradhorizon.stopping import Stopped

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from gradhorizon.failures import Failure, printable
+from gradhorizon.failures import Failure
 from gradhorizon.progress import format_duration
 from gradhorizon.run_state import RunLook
 from gradhorizon.sweep_state import BROKEN, SweepLook, outcomes
 from gradhorizon.variants import settings
+from gradhorizon.words import printable
 
 _STYLES = {"running": "green", "failed": "bold red", "stale": "yellow", "unreadable": "bold red", "queued": "cyan",
            "missing": "yellow", "finished": "dim"}  # fmt: skip

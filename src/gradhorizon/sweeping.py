@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from gradhorizon import asked, stopping
 from gradhorizon.asked import AskedRun
 from gradhorizon.config import ConfigError, runs_root, validate
-from gradhorizon.failures import reason_of
 from gradhorizon.keys import check_keys
+from gradhorizon.reasons import reason_of
 from gradhorizon.records.files import write_json
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.run_identity import identity_of, readable_name

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from gradhorizon.config import CONF_DIR, RunConfig
 from gradhorizon.records.sheets import read_run_sheet
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.variants import snake_case
+from gradhorizon.words import snake_case
 
 _OWN = "gradhorizon.tasks."
 

@@ -10,10 +10,11 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from gradhorizon.ensemble import Ensemble, Member, Outcome, seed_generators
-from gradhorizon.failures import phase
+from gradhorizon.ensemble import Ensemble, Member, Outcome
 from gradhorizon.kernels.casting import real_dtype
 from gradhorizon.measurements.measurement import StepReading
+from gradhorizon.randomness import seed_generators
+from gradhorizon.reasons import phase
 from gradhorizon.streams import noise_seed, training_batch
 from gradhorizon.tasks.task import Batch, Task
 

@@ -10,7 +10,6 @@ _SHOWN_ANYWAY = ("model", r"model\.label", "task", "seq_len", "experiment")
 TELL_NO_RUN = ("experiment_name", "seed", "num_seeds", "measurement", "logger", "trainer", "runs_dir", "plan", "hydra")
 """Root keys that cannot change a member's numbers, so that they tell no run from another."""
 _NOT_TOLD = re.compile(rf"[+~]*({'|'.join(_SHOWN_ANYWAY)}|({'|'.join(TELL_NO_RUN)})([./@][^=]*)?)(=|$)")
-_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _BEFORE_KEY = re.compile(r"[- ](?=[^-=\s]+=)")
 
 
@@ -38,16 +37,3 @@ def settings(words: str) -> list[str]:
         ['hidden_size=8', 'optimizer.lr=1e-3']
     """
     return _BEFORE_KEY.split(words) if words else []
-
-
-def snake_case(name: str) -> str:
-    """A class's name in small letters.
-
-    Args:
-        name: in capitalised words.
-
-    Example:
-        >>> [snake_case(name) for name in ("DelayedRecall", "MNISTRows", "Copy2016")]
-        ['delayed_recall', 'mnist_rows', 'copy2016']
-    """
-    return _WORD_STARTS.sub("_", name).lower()

@@ -19,11 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gradhorizon.config import ConfigError
-from gradhorizon.failures import printable
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweep_state import run_folders
 from gradhorizon.verification import Verdict, seal, verify_run
+from gradhorizon.words import printable
 
 log = logging.getLogger(__name__)
 

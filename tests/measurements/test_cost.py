@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Recurrent, State
+from gradhorizon.ensemble import LoneTraining
 from gradhorizon.measurements.cost import Cost, _Training, fed_lengths, interleaved_s, shortened
 from gradhorizon.measurements.measurement import Program
 from gradhorizon.measurements.schedule import LogSpaced
@@ -79,10 +80,13 @@ def plain_network(cell: Callable[..., Recurrent] = PlainTanh, size: int = 3) -> 
     return network
 
 
-def program(network: Network, input_len: int = 8, batch_size: int = 4, **options: Any) -> Program:
-    settings: dict[str, Any] = {"build_optimizer": torch.optim.Adam, "clip_norm": 1.0, "precision": "32-true"}
+def program(
+    network: Network, input_len: int = 8, batch_size: int = 4, clip_norm: float = 1.0, **options: Any
+) -> Program:
+    settings: dict[str, Any] = {"build_optimizer": torch.optim.Adam, "precision": "32-true"}
     task = SquaredError(input_len, network.cells()[0].input_size)
-    return Program(network, task, batch_size, **{**settings, **options})
+    training = partial(LoneTraining, task=task, clip_norm=clip_norm)
+    return Program(network, task, batch_size, **{**settings, "build_training": training, **options})
 
 
 def read(measured: Program, num_lengths: int = 3, num_repetitions: int = 2) -> pd.DataFrame:

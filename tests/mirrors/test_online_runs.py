@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon.failures import RunFailedError
+from gradhorizon.reasons import RunFailedError
 from gradhorizon.records.files import read_json
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.training import EnsembleModule

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from gradhorizon.cells.cell import Recurrent, select_step
-from gradhorizon.failures import reason_of
 from gradhorizon.kernels.conduct import ConductError, measured_copy
 from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.reasons import reason_of
 
 BATCH_SIZE = 3
 _NUM_STEPS = 2

@@ -22,7 +22,7 @@ from gradhorizon import stopping
 from gradhorizon.composing import composing_once
 from gradhorizon.config import ConfigError
 from gradhorizon.endings import record, record_without_folder
-from gradhorizon.failures import reason_of, traceback_of
+from gradhorizon.launch import Look, look
 from gradhorizon.launcher.here import Here, hydra_node_of
 from gradhorizon.launcher.process import Job, ensure_fork_server
 from gradhorizon.launcher.returns import SmallReturn
@@ -30,11 +30,11 @@ from gradhorizon.launcher.scheduler import Ending, Limits, SlotScheduler
 from gradhorizon.launcher.slots import Slot, num_cores, slots_of
 from gradhorizon.launcher.worker import train_run
 from gradhorizon.progress import format_duration
+from gradhorizon.reasons import reason_of, traceback_of
 from gradhorizon.records.layout import FAILURE, OUTPUT
 from gradhorizon.run_folders import create
 from gradhorizon.settling import settle
 from gradhorizon.sweep import FailedRun, RunError, Skipped, labels, listing
-from gradhorizon.train import Look, look
 
 log = logging.getLogger(__name__)
 

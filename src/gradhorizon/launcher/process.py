@@ -21,9 +21,9 @@ from types import ModuleType
 from typing import Any, Literal
 
 from gradhorizon import stopping
-from gradhorizon.failures import reason_of
 from gradhorizon.launcher.slots import Slot
 from gradhorizon.locks import when_lost
+from gradhorizon.reasons import reason_of
 from gradhorizon.records import safely
 
 _GIB = 2**30

@@ -11,9 +11,10 @@ from hydra.core.utils import JobRuntime, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from gradhorizon import train
+from gradhorizon import launch
 from gradhorizon.config import ConfigError
-from gradhorizon.failures import RunFailedError
+from gradhorizon.devices import resolve_device
+from gradhorizon.reasons import RunFailedError
 from gradhorizon.sweep import RunError
 
 
@@ -32,7 +33,7 @@ def train_run(cfg: DictConfig, device: str, job_name: str) -> Any:
     os.environ["OMP_NUM_THREADS"] = str(cfg.num_threads)  # for what it may start itself; torch is told by the run
     setup_globals()
     JobRuntime.instance().set("name", job_name)
-    found = train.resolve_device(cfg.device)
+    found = resolve_device(cfg.device)
     if found != device:
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise ConfigError(
@@ -40,7 +41,7 @@ def train_run(cfg: DictConfig, device: str, job_name: str) -> Any:
         )
     # Callbacks are the launcher's: what they add up would be lost with this process.
     context = HydraContext(config_loader=cast("ConfigLoader", None), callbacks=Callbacks())
-    done = run_job(train.main, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+    done = run_job(launch.run, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
     if done.status == JobStatus.FAILED:
         error: BaseException = done._return_value  # noqa: SLF001, the property would write to standard error
         while isinstance(error, RunError | RunFailedError) and error.__cause__ is not None:

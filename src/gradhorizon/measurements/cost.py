@@ -25,11 +25,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradhorizon.ensemble import Ensemble, Member, kept_rng
 from gradhorizon.kernels.casting import real_dtype
 from gradhorizon.measurements.measurement import CostMeasurement, Program
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import table_rows
+from gradhorizon.randomness import kept_rng
 from gradhorizon.records.tables import Column, Table
 from gradhorizon.tasks.task import Batch
 
@@ -160,8 +160,7 @@ class _Training:
 
     def __init__(self, program: Program) -> None:
         network = copy.deepcopy(program.network).train()
-        self.member = Member(0, lambda: network)
-        self.ensemble = Ensemble([self.member], program.task, program.clip_norm)
+        self.network, self.training = network, program.build_training(network)
         self.optimizer = program.build_optimizer(network.parameters())
         self.device, self.dtype = next(network.parameters()).device, real_dtype(network)
         self.is_mixed = program.precision == "bf16-mixed"
@@ -182,8 +181,7 @@ class _Training:
                 loss = self._loss(batch)
             num_bytes = _storage_bytes([own.tensor for own in held])
             self._move(loss)
-        network = self.member.network
-        in_the_network = _storage_bytes([*network.parameters(), *network.buffers()])
+        in_the_network = _storage_bytes([*self.network.parameters(), *self.network.buffers()])
         return sum(size for storage, size in num_bytes.items() if storage not in in_the_network)
 
     def peak_bytes(self, batch: Batch) -> float:
@@ -199,11 +197,11 @@ class _Training:
 
     def _loss(self, batch: Batch) -> Tensor:
         self.optimizer.zero_grad()
-        return self.ensemble.training_loss(self.member, batch, with_metrics=False)
+        return self.training.loss(batch)
 
     def _move(self, loss: Tensor) -> None:
         loss.backward()
-        self.ensemble.clip(self.member, with_reading=False)
+        self.training.clip()
         self.optimizer.step()
 
     def _autocast(self) -> torch.autocast:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import pandas as pd
 import torch
@@ -15,7 +15,7 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.network import Network
 from gradhorizon.records.tables import Table
-from gradhorizon.tasks.task import Task
+from gradhorizon.tasks.task import Batch, Task
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,18 @@ class StepReading:
     num_steps: int
 
 
+class TrainingStep(Protocol):
+    """What a training step computes besides its backward pass and its optimizer's step."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of a training batch, a 0-dim tensor with gradient."""
+        ...
+
+    def clip(self) -> None:
+        """Clip the gradient in place, as the run does."""
+        ...
+
+
 @dataclass(frozen=True)
 class Program:
     """What a cost measurement may run: one member's training, as it is configured.
@@ -46,7 +58,7 @@ class Program:
         task: the protocol.
         batch_size: B of a training step.
         build_optimizer: parameters -> optimizer.
-        clip_norm: the threshold on the gradient's norm, or None.
+        build_training: network -> its training step, as the run computes it.
         precision: 32-true, 64-true or bf16-mixed.
     """
 
@@ -54,7 +66,7 @@ class Program:
     task: Task
     batch_size: int
     build_optimizer: Callable[..., torch.optim.Optimizer]
-    clip_norm: float | None
+    build_training: Callable[[Network], TrainingStep]
     precision: str
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.claims import process_start
+from gradhorizon.processes import process_start
 from gradhorizon.records import safely
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.guards import check_owned

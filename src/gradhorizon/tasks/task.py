@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradhorizon.variants import snake_case
+from gradhorizon.words import snake_case
 
 
 @dataclass(frozen=True)

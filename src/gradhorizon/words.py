@@ -1,0 +1,33 @@
+"""Words as a terminal, a folder's name or a table can show them; imports next to nothing."""
+
+from __future__ import annotations
+
+import re
+
+_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def printable(text: str) -> str:
+    r"""`text` in one line, without what a terminal would act upon.
+
+    Args:
+        text: anything.
+
+    Example:
+        >>> printable("a\x1b[31mb\n")
+        'a�[31mb�'
+    """
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def snake_case(name: str) -> str:
+    """A class's name in small letters.
+
+    Args:
+        name: in capitalised words.
+
+    Example:
+        >>> [snake_case(name) for name in ("DelayedRecall", "MNISTRows", "Copy2016")]
+        ['delayed_recall', 'mnist_rows', 'copy2016']
+    """
+    return _WORD_STARTS.sub("_", name).lower()
