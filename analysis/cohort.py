@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.naming import printable, series_names
-from gradhorizon.absent_tables import remedy
+from gradhorizon.records.absent_tables import remedy
 from gradhorizon.records.layout import member_name
 from gradhorizon.records.reading import Runs, read_runs
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.sweep_state import SweepLook, SweepReader
+from gradhorizon.status.sweep import SweepLook, SweepReader
 
 MEMBER = ["experiment", "run", "seed"]
 """Columns that name a member."""

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from analysis.cohort import Cohort, absence, read_cohort
-from gradhorizon.out_folder import refuse_unfit
+from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from gradhorizon.out_folder import refuse_unfit
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.layout import CONFIG, MEMBER_SHEET, RECORDS, RUN_SHEET, table_path
 from gradhorizon.records.listing import FILES, Listing
+from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.parquet import entry_of_table
 from gradhorizon.records.reading import read_member_rows, read_runs
 from gradhorizon.records.seals import Entry, opened_text, sealed_text

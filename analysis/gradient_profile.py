@@ -24,7 +24,7 @@ from analysis.configurations import configuration
 from analysis.growth import HORIZON_LEVEL, MIN_SEEDS, median_profile
 from analysis.stages import STAGES, staged
 from analysis.theory_lines import theory_profiles
-from gradhorizon.read_ends import NAME, by_read_end, is_bidirectional
+from gradhorizon.records.read_ends import NAME, by_read_end, is_bidirectional
 
 TABLES = ("input_gradients",)
 MOST_TICKS = 7

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.configurations import configuration
-from gradhorizon.launches import launches_of
+from gradhorizon.composition.shipped_models import shipped_settings
+from gradhorizon.composition.variants import TELL_NO_RUN
+from gradhorizon.records.launches import launches_of
 from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
-from gradhorizon.shipped_models import shipped_settings
-from gradhorizon.variants import TELL_NO_RUN
 
 Flat = dict[str, Any]
 """Dotted key -> value of a configuration; a node that builds something stands under its own key."""

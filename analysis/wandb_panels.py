@@ -17,7 +17,7 @@ import pandas as pd
 from analysis.cohort import MEMBER, Cohort, records
 from analysis.configurations import configuration
 from analysis.wandb_keys import RUN, Logged, Wanted, check, logged_keys
-from gradhorizon.read_ends import NAME, is_bidirectional
+from gradhorizon.records.read_ends import NAME, is_bidirectional
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Pydantic V1 style", DeprecationWarning)  # the package's own, at every import

@@ -29,7 +29,7 @@ from analysis.saving import save_text
 from analysis.wandb_keys import EmptyPanelError, logged_keys
 from analysis.wandb_panels import Grid, curve_grids, profile_grids, scaling_grids, wr
 from analysis.wandb_text import METHODS, markdown_table, question
-from gradhorizon.out_folder import refuse_unfit
+from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
 
 TABLES = ("metrics", "input_gradients", "parameter_gradients")

@@ -1,6 +1,6 @@
 r"""Cost of the harness beside a raw training loop, and of the default measurements in a long run.
 
-Four things are run in turns: the raw loop; a short and a long run through `gradhorizon.launch.launch` with records,
+Four things are run in turns: the raw loop; a short and a long run through `gradhorizon.sweeps.launch` with records,
 offline W&B and scalars every 50 steps (loss, accuracy, gradient norms), without probes; and the long run with the
 default measurements.
 
@@ -28,8 +28,8 @@ from omegaconf import DictConfig
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import Seconds, interleaved, spread, threads
 from gradhorizon.config import CONF_DIR, validate
-from gradhorizon.launch import launch
-from gradhorizon.parts import build_parts
+from gradhorizon.sweeps.launch import launch
+from gradhorizon.training.build import build_parts
 
 STEP_TARGET = 1.15
 SHARE_TARGET_PCT = 5.0

@@ -27,9 +27,9 @@ from gradhorizon.cells.cell import Recurrent
 from gradhorizon.cells.elman import Elman
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.measurements.lyapunov_exponents import finite_time_exponents, random_frames
+from gradhorizon.jacobians.exponents import finite_time_exponents, random_frames
+from gradhorizon.jacobians.one_step import StepJacobians
 from gradhorizon.measurements.lyapunov_spectrum import LyapunovSpectrum
-from gradhorizon.measurements.one_step_jacobians import StepJacobians
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.measurements.temporal_contributions import TemporalContributions

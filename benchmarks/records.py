@@ -23,17 +23,17 @@ import torch
 
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import interleaved, ratio, threads
-from gradhorizon.ensemble import Member
-from gradhorizon.launches import Launch
 from gradhorizon.measurements.input_gradients import InputGradients
-from gradhorizon.recording import MemberFiles
 from gradhorizon.records import seals
 from gradhorizon.records.files import write_json
+from gradhorizon.records.launches import Launch
 from gradhorizon.records.layout import MEMBER_SHEET, RUN_SHEET, member_folder
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import METRICS, Table
 from gradhorizon.records.writing import MemberRecords
+from gradhorizon.training.ensemble import Member
+from gradhorizon.training.recorder import MemberFiles
 
 MOST_OF_READING = 1.10
 MOST_OF_WRITING = 1.02

@@ -19,10 +19,10 @@ from omegaconf import DictConfig
 
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import interleaved, ratio, threads
-from gradhorizon.composing import composing_once
+from gradhorizon.composition.composing import composing_once
 from gradhorizon.config import CONF_DIR
-from gradhorizon.launch import look
-from gradhorizon.launcher.here import hydra_node_of
+from gradhorizon.sweeps.launch import look
+from gradhorizon.sweeps.launcher.here import hydra_node_of
 
 COMPOSED_TARGET, SKIPPED_TARGET = 0.1, 0.25
 NUM_RUNS = 20

@@ -136,7 +136,15 @@ def sweep(hidden_size: int, num_steps: int, num_runs: int, launcher: tuple[str, 
     data_seeds = ",".join(map(str, range(num_runs)))
     sizes = (f"hidden_size={hidden_size}", f"num_steps={num_steps}", f"val_every_steps={num_steps}")
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "gradhorizon.train", *FIXED, *sizes, *launcher, f"data_seed={data_seeds}"]
+        command = [
+            sys.executable,
+            "-m",
+            "gradhorizon",
+            *FIXED,
+            *sizes,
+            *launcher,
+            f"data_seed={data_seeds}",
+        ]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)  # noqa: S603, our own program
         end_s = time.time()
         sheets = Path(folder).glob(f"runs/default/*/{member_name(0)}/{MEMBER_SHEET}")

@@ -1,4 +1,4 @@
-r"""Cost of `gradhorizon.unroll` in a training step, beside a bare ``torch.nn.LSTM`` and the loop that people write.
+r"""Cost of `gradhorizon.cells.unroll` in a training step, beside ``torch.nn.LSTM`` and the loop that people write.
 
 A step is forward, backward and Adam of one LSTM with an affine readout of its last output; all variants start from
 the same weights and see the same batch. With cuts, every cut's state keeps its gradient.
@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import interleaved, ratio, threads
 from gradhorizon.cells.lstm import LSTM
+from gradhorizon.cells.unroll import unroll
 from gradhorizon.measurements.probe import log_spaced_lags
-from gradhorizon.unroll import unroll
 
 INPUT_SIZE = 10
 OUTPUT_SIZE = 9

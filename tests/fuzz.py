@@ -28,11 +28,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradhorizon.composition import explanation
+from gradhorizon.composition.explanations import explanation
 from gradhorizon.config import CONF_DIR, ConfigError
-from gradhorizon.launch import launch
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.sweeps.launch import launch
 from tests.odd_cells import REFUSED
 from tests.sound_cells import SOUND, SURROGATES
 
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--random", action="store_true", help="others at every call")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    importlib.import_module("gradhorizon.fitting")  # whose imports no refusal is charged with
+    importlib.import_module("gradhorizon.training.fit")  # whose imports no refusal is charged with
     ends = fuzz(options.examples, options.random)
     fuzz_keys(options.examples, options.random)
     sys.stdout.write(f"{options.examples} unknown keys refused, ")

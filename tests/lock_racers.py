@@ -15,8 +15,8 @@ from collections import Counter
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from gradhorizon import claims, locks
-from gradhorizon.locks import MemberHeldError, members_locked
+from gradhorizon.runs import claims, locks
+from gradhorizon.runs.locks import MemberHeldError, members_locked
 
 RACERS = 8
 

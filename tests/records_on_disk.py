@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from gradhorizon.recording import save_atomically
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.layout import CHECKPOINT, CONFIG, MEMBER_SHEET, RECORDS, RUN_SHEET
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
+from gradhorizon.training.recorder import save_atomically
 
 LEAD = {
     "experiment": "e", "run": "r", "model": "m", "task": "t", "seq_len": 10, "input_len": 12, "seed": 0,

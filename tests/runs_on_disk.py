@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from gradhorizon.config import CONF_DIR
-from gradhorizon.launch import launch
 from gradhorizon.records.reading import read_member_table
+from gradhorizon.sweeps.launch import launch
 
 TINY = (
     "logger=none", "model=rnn_tanh", "task=adding_arjovsky2016", "seq_len=8", "hidden_size=5", "batch_size=4",

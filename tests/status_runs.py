@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.claims import SILENCE_S, Claim, take
+from gradhorizon.runs.claims import SILENCE_S, Claim, take
 
 End = tuple[str, int] | int | None
 """How a member ended and when, or the step of its last commit, or None before its first."""

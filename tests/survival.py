@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gradhorizon import stopping
+from gradhorizon.machine import stopping
 from gradhorizon.records.files import read_json
-from gradhorizon.sweep_state import run_folders
+from gradhorizon.status.sweep import run_folders
 from tests.mirrors.recorded_points import points_of_records, points_of_server
 from tests.sweep_chaos import Chaos, Server, environment_of
 from tests.sweep_processes import Sweep
@@ -170,7 +170,7 @@ def _unsent(folder: Path) -> list[str]:
     """What a new server lacks after ``gradhorizon-wandb-push``."""
     with WandbStub() as stub:
         environment = {**os.environ, **no_account(folder), **environment_of(stub)}
-        push = [sys.executable, "-m", "gradhorizon.wandb_push", str(folder / "runs")]
+        push = [sys.executable, "-m", "gradhorizon.mirrors.push", str(folder / "runs")]
         done = subprocess.run(push, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         sent = {run.fields["displayName"]: set(points_of_server(run)) for run in stub.runs.values()}
     said = [] if done.returncode == 0 else [f"the push failed: {done.stderr}"]

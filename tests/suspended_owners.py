@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradhorizon import claims, train
-from gradhorizon.recording import MemberFiles
+from gradhorizon import application
 from gradhorizon.records import writing
-from gradhorizon.run_log import _LogFile
-from gradhorizon.training import EnsembleModule
+from gradhorizon.runs import claims
+from gradhorizon.runs.log import _LogFile
+from gradhorizon.training.module import EnsembleModule
+from gradhorizon.training.recorder import MemberFiles
 from tests.torture_phases import target_of
 
 SILENCE_S = 2.0
@@ -157,7 +158,7 @@ def _train(output: Path, overrides: Sequence[str], moment: Moment | None) -> Non
         if moment is not None:
             stop_at(moment)
         sys.argv = ["gradhorizon", *overrides]
-        train.command()
+        application.command()
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)

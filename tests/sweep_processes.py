@@ -82,7 +82,7 @@ class Sweep:
         environment = {**outer, **self.environment, name: word}
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "gradhorizon.train", "-m", *self.arguments],
+                [sys.executable, "-m", "gradhorizon.application", "-m", *self.arguments],
                 cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip

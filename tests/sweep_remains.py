@@ -11,9 +11,9 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from gradhorizon.claims import latest_claim, server_time_s
 from gradhorizon.records.files import read_json
-from gradhorizon.sweep_state import run_folders
+from gradhorizon.runs.claims import latest_claim, server_time_s
+from gradhorizon.status.sweep import run_folders
 from tests.runs_on_disk import assert_same_records
 
 _EXPECTED = re.compile(

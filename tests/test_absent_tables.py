@@ -6,10 +6,10 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from gradhorizon.absent_tables import can_be_added, remedy
 from gradhorizon.config import CONF_DIR, ConfigError
-from gradhorizon.measure import composed
+from gradhorizon.late_measurement.measure import composed
 from gradhorizon.measurements.measurement import Measurement, StepMeasurement
+from gradhorizon.records.absent_tables import can_be_added, remedy
 
 NAMES = sorted(path.stem for path in (CONF_DIR / "measurement").glob("*.yaml"))
 

@@ -12,14 +12,14 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from gradhorizon import sweeping
-from gradhorizon.asked import failure_path, key_of
 from gradhorizon.config import ConfigError, validate
-from gradhorizon.endings import record
-from gradhorizon.run_identity import identity_of
-from gradhorizon.run_state import RunLook
-from gradhorizon.sweep import Plan, RunError, Skipped
-from gradhorizon.sweep_state import SweepLook, SweepReader
+from gradhorizon.runs.asked import failure_path, key_of
+from gradhorizon.runs.endings import record
+from gradhorizon.runs.identity import identity_of
+from gradhorizon.runs.results import Plan, RunError, Skipped
+from gradhorizon.status.run import RunLook
+from gradhorizon.status.sweep import SweepLook, SweepReader
+from gradhorizon.sweeps import sweeper
 from tests.runs_on_disk import composed
 from tests.status_runs import StatusRun, claim, failed, write
 
@@ -44,7 +44,7 @@ def sweep(
         launched.extend(batch)
         return results or [done(None) for _ in batch]
 
-    sweeping.sweep([jobs], compose, launch)
+    sweeper.sweep([jobs], compose, launch)
     return launched
 
 
@@ -239,7 +239,7 @@ def test_a_launcher_that_breaks_is_one_line(tmp_path: Path) -> None:
         raise OSError(f"workers {len(batch)} from {first}\nare gone")
 
     with pytest.raises(RunError, match=r"the launcher broke.*OSError: workers 1 from 0 are gone; gradhorizon-status"):
-        sweeping.sweep([[["seq_len=8"]]], lambda overrides: composed(*overrides, f"runs_dir={tmp_path}"), launch)
+        sweeper.sweep([[["seq_len=8"]]], lambda overrides: composed(*overrides, f"runs_dir={tmp_path}"), launch)
     assert told(tmp_path) == [("missing", 8, [0, 1])]
 
 
@@ -252,7 +252,7 @@ def test_the_failures_of_one_batch_do_not_keep_the_next_from_starting(tmp_path: 
 
     batches = [[["seq_len=8"], ["seq_len=9"]], [["seq_len=10"]]]
     with pytest.raises(RunError, match="3 of 3 runs failed"):
-        sweeping.sweep(batches, lambda overrides: composed(*overrides, f"runs_dir={tmp_path}"), launch)
+        sweeper.sweep(batches, lambda overrides: composed(*overrides, f"runs_dir={tmp_path}"), launch)
     assert numbers == [0, 2]
 
 

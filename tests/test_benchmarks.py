@@ -19,9 +19,9 @@ from benchmarks.timing import Spread, interleaved, ratio, spread
 from gradhorizon.cells.diagonal_linear import DiagonalLinear
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.lstm import LSTM
+from gradhorizon.jacobians.exponents import finite_time_exponents
+from gradhorizon.jacobians.one_step import StepJacobians
 from gradhorizon.measurements.input_gradients import InputGradients
-from gradhorizon.measurements.lyapunov_exponents import finite_time_exponents
-from gradhorizon.measurements.one_step_jacobians import StepJacobians
 from gradhorizon.measurements.schedule import LogSpaced
 
 TINY_RUN = (

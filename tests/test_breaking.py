@@ -17,9 +17,9 @@ import pytest
 
 from analysis import figures, report
 from analysis.cohort import read_cohort
-from gradhorizon import status
-from gradhorizon.locks import members_locked
-from gradhorizon.sweep_state import run_folders
+from gradhorizon.runs.locks import members_locked
+from gradhorizon.status import command
+from gradhorizon.status.sweep import run_folders
 from tests.runs_on_disk import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -56,12 +56,12 @@ NEEDS = {"submitit_local": "hydra_plugins.hydra_submitit_launcher"}
 
 def launch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "gradhorizon.train", *arguments]
+    command = [sys.executable, "-m", "gradhorizon.application", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def document(capsys: pytest.CaptureFixture[str], folder: Path) -> dict[str, Any]:
-    status.main([str(folder), "--json"])
+    command.main([str(folder), "--json"])
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
@@ -77,11 +77,11 @@ def assert_tellers_agree(folder: Path, out: Path, capsys: pytest.CaptureFixture[
     runs, members = told["totals"]["runs"], told["totals"]["members"]
     num_open = members["total"] - members["done"]
 
-    status.main([str(folder), "--once"])
+    command.main([str(folder), "--once"])
     head = capsys.readouterr().out.splitlines()[:2]
     assert head[0].endswith(": " + ", ".join(f"{count} {name}" for name, count in runs.items() if count))
     assert head[1].startswith(f"{members['done']} of {members['total']} members done")
-    status.main([str(folder), "--failed"])
+    command.main([str(folder), "--failed"])
     said = capsys.readouterr().out
     assert all(run["failure"]["reason"] in said for run in told["runs"] if run["status"] == "failed")
 
@@ -150,7 +150,7 @@ def test_what_never_began_is_missing_until_another_launch_has_finished_it(
     statuses = Counter(run["status"] for run in document(capsys, tmp_path / "runs")["runs"])
     expected = {"basic": {"finished": 1, "stale": 1, "missing": 2}, "local": {"finished": 2, "failed": 2}}
     assert statuses == expected[launcher]
-    assert status.main([str(tmp_path / "runs"), "--once"]) == 1
+    assert command.main([str(tmp_path / "runs"), "--once"]) == 1
     capsys.readouterr()
     assert_tellers_agree(tmp_path / "runs", tmp_path / "out", capsys)
     capsys.readouterr()
@@ -160,7 +160,7 @@ def test_what_never_began_is_missing_until_another_launch_has_finished_it(
     again = launch(tmp_path, "-m", f"hydra/launcher={other}", *BREAKING, WAYS_AXIS, "seq_len=8,9")
     assert again.returncode == 0, again.stderr
     assert document(capsys, tmp_path / "runs")["totals"]["runs"]["finished"] == 4
-    assert status.main([str(tmp_path / "runs"), "--failed"]) == 0
+    assert command.main([str(tmp_path / "runs"), "--failed"]) == 0
     assert capsys.readouterr().out == "no run has failed\n"
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon import stopping
 from gradhorizon.config import CONF_DIR
+from gradhorizon.machine import stopping
 from gradhorizon.records.reading import read_runs
-from gradhorizon.sweep_state import run_folders
+from gradhorizon.status.sweep import run_folders
 from tests.runs_on_disk import TINY, assert_same_records
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ ONE_STEP = (
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "gradhorizon.train", *arguments]
+    return [sys.executable, "-m", "gradhorizon.application", *arguments]
 
 
 def launch(folder: Path, *arguments: str, python_path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -201,7 +201,7 @@ def test_help_lists_every_file_in_a_line_and_every_setting_with_its_unit(tmp_pat
 
 def test_help_does_not_load_torch(tmp_path: Path) -> None:
     code = "import sys, runpy; sys.argv = ['gradhorizon', '--help']\n"
-    code += "try: runpy.run_module('gradhorizon.train', run_name='__main__')\n"
+    code += "try: runpy.run_module('gradhorizon.application', run_name='__main__')\n"
     code += "except SystemExit: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "False"

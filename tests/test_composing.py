@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
-from gradhorizon.composing import ComposingOnce, composing_once
+from gradhorizon.composition.composing import ComposingOnce, composing_once
 from gradhorizon.config import CONF_DIR
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon.config import CONF_DIR, validate
-from gradhorizon.parts import build_parts
+from gradhorizon.training.build import build_parts
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 

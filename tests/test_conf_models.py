@@ -153,7 +153,7 @@ print(json.dumps([one == other for one, other in zip(before, state())]))
 
 def test_importing_cells_networks_and_gate_changes_no_global_state() -> None:
     modules = [f"gradhorizon.cells.{module}" for module in (*CELL_MODULES, "initialization")]
-    modules += ["gradhorizon.unroll", "gradhorizon.network", "gradhorizon.measurements.kernel_gate"]
+    modules += ["gradhorizon.cells.unroll", "gradhorizon.network", "gradhorizon.kernels.gate"]
     command = [sys.executable, "-c", IMPORT_ALL, *modules]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert json.loads(found) == [True] * 10

@@ -14,10 +14,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from gradhorizon import doctor, kernel_survey
-from gradhorizon.doctor import conclusion, main
-from gradhorizon.kernel_survey import DTYPES, GROUPS, Finding, Place, places_of, shipped_subjects
-from gradhorizon.measurements.kernel_gate import TOLERANCES
+from gradhorizon.doctor import command, survey
+from gradhorizon.doctor.command import conclusion, main
+from gradhorizon.doctor.survey import DTYPES, GROUPS, Finding, Place, places_of, shipped_subjects
+from gradhorizon.kernels.gate import TOLERANCES
 from tests import odd_cells
 from tests.models import MODELS, compose_model
 
@@ -190,10 +190,10 @@ def test_native_kernels_run_without_cudnn_and_leave_its_switches_alone(monkeypat
         switches.append(torch.backends.cudnn.enabled)
         return dict(ALL_PRECISE)
 
-    monkeypatch.setattr(kernel_survey, "kernel_errors", recorded)
+    monkeypatch.setattr(survey, "kernel_errors", recorded)
     before = (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32)
-    subject = kernel_survey.external_subject("tests.wrong_cells.WrongOutput", ["hidden_size=2"])
-    found = list(kernel_survey.findings(subject, places_of(["cuda"]), ["float32"], 5))
+    subject = survey.external_subject("tests.wrong_cells.WrongOutput", ["hidden_size=2"])
+    found = list(survey.findings(subject, places_of(["cuda"]), ["float32"], 5))
     assert switches == [True, False, False]  # native ones in training and in evaluation mode
     assert [one.verdict for one in found] == ["pass", "pass"]
     assert (torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32) == before
@@ -213,10 +213,10 @@ def test_what_torch_says_of_absent_kernels_is_understood(monkeypatch: pytest.Mon
     def raising(*_: object) -> None:
         raise RuntimeError(words)
 
-    monkeypatch.setattr(kernel_survey, "kernel_errors", raising)
-    subject = kernel_survey.external_subject("tests.wrong_cells.WrongOutput", ["hidden_size=2"])
+    monkeypatch.setattr(survey, "kernel_errors", raising)
+    subject = survey.external_subject("tests.wrong_cells.WrongOutput", ["hidden_size=2"])
     for place, verdict in ((Place("mps"), "unsupported"), (Place("cpu"), "FAIL")):
-        assert [one.verdict for one in kernel_survey.findings(subject, [place], ["float64"], 5)] == [verdict]
+        assert [one.verdict for one in survey.findings(subject, [place], ["float64"], 5)] == [verdict]
 
 
 def finding(**changes: Any) -> Finding:
@@ -228,7 +228,7 @@ def test_the_widest_table_fits_eighty_columns() -> None:
     wide = dict.fromkeys(GROUPS, 1.234e-10)
     console = Console(width=80, file=io.StringIO())
     with console.capture() as shown:
-        console.print(doctor._table([finding(errors=wide, verdict="unsupported")], gap=1))
+        console.print(command._table([finding(errors=wide, verdict="unsupported")], gap=1))
     row = shown.get().splitlines()[-1]
     assert row.split() == ["cuda", "native", "bfloat16", *["1.2e-10"] * 5, "2e-01", "unsupported"]
 
@@ -253,7 +253,7 @@ def test_the_table_is_shown_with_what_it_was_taken_on(capsys: pytest.CaptureFixt
 
 @pytest.mark.slow
 def test_it_runs_as_a_program() -> None:
-    command = [sys.executable, "-m", "gradhorizon.doctor", "--device", "cpu", "--dtype", "float64", "--json"]
+    command = [sys.executable, "-m", "gradhorizon.doctor.command", "--device", "cpu", "--dtype", "float64", "--json"]
     result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["facts"]["tf32"] == {"matrix products": False, "cuDNN": False}

@@ -10,11 +10,11 @@ import torch
 
 from gradhorizon.cells.initialization import uniform
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.ensemble import Ensemble, Member, Outcome
+from gradhorizon.machine.randomness import forked_rng, seed_generators
 from gradhorizon.network import Network
-from gradhorizon.randomness import forked_rng, seed_generators
-from gradhorizon.streams import training_batch, validation_batches
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
+from gradhorizon.training.ensemble import Ensemble, Member, Outcome
+from gradhorizon.training.streams import training_batch, validation_batches
 
 TASK = AddingArjovsky2016(seq_len=8)
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from gradhorizon import endings, stopping
 from gradhorizon.config import ConfigError
-from gradhorizon.endings import marked, record
-from gradhorizon.failures import FAILURE, forgive
-from gradhorizon.locks import MemberHeldError
-from gradhorizon.reasons import RunFailedError, attached, phase, reason_of
+from gradhorizon.machine import stopping
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.seals import digest_of_json
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.sweep import FailedRun, listing
+from gradhorizon.runs import endings
+from gradhorizon.runs.endings import marked, record
+from gradhorizon.runs.failures import FAILURE, forgive
+from gradhorizon.runs.locks import MemberHeldError
+from gradhorizon.runs.results import FailedRun, listing
+from gradhorizon.terminal.reasons import RunFailedError, attached, phase, reason_of
 from tests.breaking import Unspeakable
 from tests.status_runs import StatusRun
 

@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradhorizon.config import ConfigError
-from gradhorizon.reasons import RunFailedError
 from gradhorizon.records import parquet
 from gradhorizon.records.files import put_aside, read_json, write_atomically
 from gradhorizon.records.parquet import write_parquet
@@ -29,6 +28,7 @@ from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import METRICS, RecordsError
 from gradhorizon.records.writing import MemberRecords
+from gradhorizon.terminal.reasons import RunFailedError
 from tests.records_on_disk import LEAD, commit, end, relist, resumed, rows, without_listing, written
 from tests.runs_on_disk import TINY, assert_same_records, run
 from tests.test_command_line import launch as command

@@ -15,14 +15,16 @@ import pytest
 
 from analysis import command_line
 from analysis.cohort import read_cohort
-from gradhorizon import measure, status, wandb_push
-from gradhorizon.launch import launch
-from gradhorizon.once import say_once
+from gradhorizon.late_measurement import measure
+from gradhorizon.mirrors import push
 from gradhorizon.records.finding import find
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.run_folders import find as find_folder
-from gradhorizon.sweep_state import SweepReader
+from gradhorizon.runs.folders import find as find_folder
+from gradhorizon.status import command
+from gradhorizon.status.sweep import SweepReader
+from gradhorizon.sweeps.launch import launch
+from gradhorizon.terminal.once import say_once
 from tests import runs_on_disk
 from tests.status_runs import StatusRun
 from tests.status_runs import finished as finished_run
@@ -62,10 +64,10 @@ def add_neighbours(run: Path) -> None:
 
 def programs(run: Path, out: Path) -> list[Callable[[], Any]]:
     return [
-        lambda: status.main([str(run), "--once"]),
+        lambda: command.main([str(run), "--once"]),
         lambda: command_line.run(None, (), lambda *_: (), [str(run), "--out", str(out)]),  # as figures and report do
         lambda: measure.main([str(run), "measurement=recurrent_weights"]),
-        lambda: wandb_push.main([str(run), "--offline", "--out", str(out)]),
+        lambda: push.main([str(run), "--offline", "--out", str(out)]),
     ]
 
 
@@ -162,7 +164,7 @@ def test_a_folder_that_cannot_be_read_is_an_unreadable_run_in_status(
     finished_run(tmp_path / "a")
     run = finished_run(tmp_path / "b")
     closed(run if what == "run" else run.parent, number)
-    assert status.main([str(tmp_path), "--json"]) == 1
+    assert command.main([str(tmp_path), "--json"]) == 1
     looks = {one["folder"]: one for one in json.loads(capsys.readouterr().out)["runs"]}
     look = looks[str(run if what == "run" else run.parent)]
     assert (look["status"], look["problem"]) == ("unreadable", f"cannot be read: {os.strerror(number)}")
@@ -244,7 +246,7 @@ def test_a_finished_run_whose_member_is_gone_is_not_finished(
     (look,) = reader.read().runs
     assert (look.status, [member.is_missing for member in look.members]) == ("missing", [False, True])
     assert "seed-1: gone, or without member.json" in look.why
-    assert status.main([str(own), "--once"]) == 75
+    assert command.main([str(own), "--once"]) == 75
     assert "seed-1: gone" in capsys.readouterr().out
     with pytest.raises(RecordsError, match=r"seed-1: missing: seed-1: gone"):
         read_cohort([own])

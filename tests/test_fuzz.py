@@ -21,11 +21,11 @@ from rich.console import Console
 from analysis import report, verdicts
 from analysis.cohort import Cohort, read_cohort
 from analysis.naming import printable
-from gradhorizon import measure
-from gradhorizon.arguments import check_arguments
+from gradhorizon.composition.arguments import check_arguments
 from gradhorizon.config import ConfigError
-from gradhorizon.launch import launch
+from gradhorizon.late_measurement import measure
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.sweeps.launch import launch
 from tests.fuzz import fuzz, fuzz_keys, outcome
 from tests.runs_on_disk import TINY, composed, run
 from tests.synthetic_runs import SyntheticRun

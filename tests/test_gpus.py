@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from gradhorizon import gpus
+from gradhorizon.machine import gpus
 
 COUNT = """
 import sys
-from gradhorizon import gpus
+from gradhorizon.machine import gpus
 by_driver, is_imported = gpus.count(), "torch" in sys.modules
 import torch
 print(by_driver, torch.cuda.device_count() if torch.cuda.is_available() else 0, is_imported or gpus._is_torch_needed())

@@ -11,11 +11,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon import measure
-from gradhorizon.composition import explanation
+from gradhorizon.composition.explanations import explanation
+from gradhorizon.composition.keys import check_keys, nearest, plain
 from gradhorizon.config import CONF_DIR, ConfigError
-from gradhorizon.keys import check_keys, nearest, plain
-from gradhorizon.launch import launch
+from gradhorizon.late_measurement import measure
+from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import TINY
 
 SHORT = (

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from gradhorizon import claims, stopping
-from gradhorizon.claims import SILENCE_S, Claim, latest_claim, this_machine
 from gradhorizon.config import ConfigError
-from gradhorizon.locks import MemberHeldError, check_held, members_locked
-from gradhorizon.processes import process_start
-from gradhorizon.recording import MemberFiles
+from gradhorizon.machine import stopping
+from gradhorizon.machine.processes import process_start
 from gradhorizon.records import safely
+from gradhorizon.runs import claims
+from gradhorizon.runs.claims import SILENCE_S, Claim, latest_claim, this_machine
+from gradhorizon.runs.locks import MemberHeldError, check_held, members_locked
+from gradhorizon.training.recorder import MemberFiles
 from tests.runs_on_disk import TINY, run
 
 ROOT = Path(__file__).parents[1]
@@ -327,7 +328,7 @@ def test_a_run_that_was_taken_over_writes_no_more(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_a_sweep_skips_what_another_process_trains_and_says_that_not_all_is_done(tmp_path: Path) -> None:
-    sweep = [sys.executable, "-m", "gradhorizon.train", "-m", *TINY[:-2], "num_seeds=1", "device=cpu", "num_steps=1",
+    sweep = [sys.executable, "-m", "gradhorizon", "-m", *TINY[:-2], "num_seeds=1", "device=cpu", "num_steps=1",
              "val_every_steps=1", "seq_len=8,9"]  # fmt: skip
     folder = run(tmp_path / "runs", "num_seeds=1", "num_steps=1", "val_every_steps=1", "seq_len=8")
     (folder / "seed-0").rename(tmp_path / "moved")

@@ -14,13 +14,13 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gradhorizon import gpus
-from gradhorizon.ensemble import Ensemble, Member
-from gradhorizon.measure import find_runs, main
+from gradhorizon.late_measurement.measure import find_runs, main
+from gradhorizon.machine import gpus
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from gradhorizon.records.files import read_json, write_json
-from gradhorizon.run_identity import RESULTS_VERSION
+from gradhorizon.runs.identity import RESULTS_VERSION
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
+from gradhorizon.training.ensemble import Ensemble, Member
 from tests.records_on_disk import rewrite_config, without_listing
 from tests.runs_on_disk import all_tables, run
 

@@ -17,22 +17,22 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon import hydra_folder
-from gradhorizon.claims import latest_claim, take
-from gradhorizon.compiled_code import keep_private
 from gradhorizon.config import CONF_DIR, ConfigError
-from gradhorizon.failures import last_lines, read_failure
-from gradhorizon.launch import launch
-from gradhorizon.launcher.process import _unwritable
-from gradhorizon.locks import members_locked
+from gradhorizon.machine.compiled_code import keep_private
 from gradhorizon.records import safely
 from gradhorizon.records.files import write_atomically, write_json
 from gradhorizon.records.layout import own_folders, temporary_path
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.repairs import mended
-from gradhorizon.run_folders import create
-from gradhorizon.run_log import log_file
-from gradhorizon.run_state import read_run
+from gradhorizon.runs.claims import latest_claim, take
+from gradhorizon.runs.failures import last_lines, read_failure
+from gradhorizon.runs.folders import create
+from gradhorizon.runs.locks import members_locked
+from gradhorizon.runs.log import log_file
+from gradhorizon.status.run import read_run
+from gradhorizon.sweeps import hydra_folder
+from gradhorizon.sweeps.launch import launch
+from gradhorizon.sweeps.launcher.process import _unwritable
+from gradhorizon.training.repairs import mended
 from tests import runs_on_disk
 from tests.runs_on_disk import TINY
 from tests.status_runs import finished
@@ -101,7 +101,7 @@ def sweep(folder: Path, shared: Path, *arguments: str) -> subprocess.CompletedPr
         **{key: value for key, value in os.environ.items() if key != "TORCHINDUCTOR_CACHE_DIR"},
         "TMPDIR": str(shared), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
     }  # fmt: skip
-    command = [sys.executable, "-m", "gradhorizon.train", "-m", *FEW, *arguments]
+    command = [sys.executable, "-m", "gradhorizon.application", "-m", *FEW, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

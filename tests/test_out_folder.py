@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon import wandb_push
-from gradhorizon.out_folder import refuse_unfit
+from gradhorizon.mirrors import push
+from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
 
@@ -88,5 +88,5 @@ def test_every_program_refuses_before_it_reads(program: str, tmp_path: Path) -> 
 
 def test_pushing_offline_refuses_before_it_reads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = _in_place_of_a_folder(tmp_path)
-    assert wandb_push.main([str(tmp_path / "none"), "--offline", "--out", str(out)]) == 1
+    assert push.main([str(tmp_path / "none"), "--offline", "--out", str(out)]) == 1
     assert "--out must be a folder that can be written" in caplog.text

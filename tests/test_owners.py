@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from gradhorizon.claims import latest_claim
-from gradhorizon.endings import record
-from gradhorizon.failures import FAILURE
-from gradhorizon.launches import Launch, earlier_launches
-from gradhorizon.locks import MemberHeldError, check_held, members_locked
-from gradhorizon.recording import MemberFiles
 from gradhorizon.records.files import read_json, write_atomically, write_json
+from gradhorizon.records.launches import Launch, earlier_launches
 from gradhorizon.records.reading import read_runs
-from gradhorizon.run_log import log_file
-from gradhorizon.run_state import read_run
-from gradhorizon.run_summary import summarize
-from gradhorizon.training import EnsembleModule
+from gradhorizon.runs.claims import latest_claim
+from gradhorizon.runs.endings import record
+from gradhorizon.runs.failures import FAILURE
+from gradhorizon.runs.locks import MemberHeldError, check_held, members_locked
+from gradhorizon.runs.log import log_file
+from gradhorizon.runs.summary import summarize
+from gradhorizon.status.run import read_run
+from gradhorizon.training.module import EnsembleModule
+from gradhorizon.training.recorder import MemberFiles
 from tests.runs_on_disk import run
 from tests.status_runs import SHEET
 from tests.test_locks import leave
@@ -198,8 +198,8 @@ def test_a_failure_is_not_written_to_a_run_that_another_process_is_at(
 FALLING_SILENT = """
 import sys
 from pathlib import Path
-from gradhorizon.launcher.process import _fall_silent, _redirect
-from gradhorizon.locks import MemberHeldError, check_held, members_locked, when_lost
+from gradhorizon.sweeps.launcher.process import _fall_silent, _redirect
+from gradhorizon.runs.locks import MemberHeldError, check_held, members_locked, when_lost
 from gradhorizon.records import safely
 from tests.test_locks import leave
 
@@ -313,7 +313,7 @@ def test_launches_that_end_at_the_same_time_leave_a_sheet_that_tells_of_all(tmp_
 def test_a_lock_that_a_suspended_launch_holds_is_waited_for_a_moment_only(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gradhorizon.run_summary._PATIENCE_S", 0.1)
+    monkeypatch.setattr("gradhorizon.runs.summary._PATIENCE_S", 0.1)
     with FileLock(folder / ".run.lock"):
         summarize(folder, {"run": "a"}, "running", [3])
     assert read_json(folder / "run.json")["seeds"] == [3]

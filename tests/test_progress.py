@@ -18,7 +18,7 @@ from typing import TextIO
 
 import pytest
 
-from gradhorizon.progress import BAR_INTERVAL_S, ProgressDisplay, format_duration
+from gradhorizon.terminal.progress import BAR_INTERVAL_S, ProgressDisplay, format_duration
 
 TITLE = "lstm copy_arjovsky2016 T=100"
 LONG_TITLE = "rnn_orthogonal temporal_order_hochreiter1997 T=10000"
@@ -79,7 +79,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    caplog.set_level(logging.INFO, logger="gradhorizon.progress")
+    caplog.set_level(logging.INFO, logger="gradhorizon.terminal.progress")
     return lambda: [record.getMessage() for record in caplog.records]
 
 

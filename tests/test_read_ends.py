@@ -14,7 +14,7 @@ from gradhorizon.measurements.input_gradients import InputGradients
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.network import Network
-from gradhorizon.read_ends import VALUE, by_read_end, is_bidirectional
+from gradhorizon.records.read_ends import VALUE, by_read_end, is_bidirectional
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.tasks.copy_arjovsky2016 import CopyArjovsky2016
 from gradhorizon.tasks.task import Task

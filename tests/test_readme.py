@@ -120,7 +120,7 @@ def test_training_command_runs_when_shortened(command: str, tmp_path: Path) -> N
     (tmp_path / "my_package.py").write_text("from gradhorizon.cells.elman import Elman as MyCell\n", encoding="utf-8")
     kept = [word for word in _words(command)[1:] if word.split("=")[0] not in SHORTENED]
     done = subprocess.run(
-        [sys.executable, "-m", "gradhorizon.train", *kept, *(f"{key}={value}" for key, value in SHORTENED.items())],
+        [sys.executable, "-m", "gradhorizon", *kept, *(f"{key}={value}" for key, value in SHORTENED.items())],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

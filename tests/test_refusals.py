@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon.run_state import RunLook
-from gradhorizon.status_lines import _title
+from gradhorizon.status.lines import _title
+from gradhorizon.status.run import RunLook
 from tests.test_command_line import ONE_STEP, launch
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon.claims import latest_claim
-from gradhorizon.failures import FAILURE
-from gradhorizon.locks import members_locked
 from gradhorizon.records.files import read_json, remove_orphans, write_json
-from gradhorizon.settling import settle
+from gradhorizon.runs.claims import latest_claim
+from gradhorizon.runs.failures import FAILURE
+from gradhorizon.runs.locks import members_locked
+from gradhorizon.runs.settling import settle
 from tests.runs_on_disk import run
 
 

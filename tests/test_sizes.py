@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon import sizes, stopping
+from gradhorizon.composition import sizes
 from gradhorizon.config import ConfigError, validate
-from gradhorizon.ending_signals import commit_when_asked, leave_when_asked
+from gradhorizon.machine import stopping
+from gradhorizon.machine.ending_signals import commit_when_asked, leave_when_asked
 from gradhorizon.measurements.probe import log_spaced_lags
-from gradhorizon.sweeping import asked_run
+from gradhorizon.sweeps.sweeper import asked_run
 from tests.runs_on_disk import composed, run
 
 LARGEST = 2**31 - 1

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from gradhorizon.composition.signatures import find_signature, read_signature, summary
+from gradhorizon.composition.spelling import canonical, spelled
 from gradhorizon.config import CONF_DIR, RunConfig, validate
-from gradhorizon.run_identity import identity_of, readable_name
-from gradhorizon.signatures import find_signature, read_signature, summary
-from gradhorizon.spelling import canonical, spelled
+from gradhorizon.runs.identity import identity_of, readable_name
 
 SGD = {"_target_": "torch.optim.SGD", "_partial_": True}
 

@@ -16,12 +16,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from gradhorizon import status
-from gradhorizon.claims import SILENCE_S
-from gradhorizon.recording import MemberFiles
-from gradhorizon.run_state import RunLook, read_run
-from gradhorizon.status import main
-from gradhorizon.sweep_state import SweepReader, run_folders
+from gradhorizon.runs.claims import SILENCE_S
+from gradhorizon.status import command
+from gradhorizon.status.command import main
+from gradhorizon.status.run import RunLook, read_run
+from gradhorizon.status.sweep import SweepReader, run_folders
+from gradhorizon.training.recorder import MemberFiles
 from tests import runs_on_disk
 from tests.status_runs import StatusRun, change, claim, commit, failed, finished, running, stale, write
 
@@ -405,7 +405,7 @@ def test_a_wrong_command_line_is_refused(capsys: pytest.CaptureFixture[str], arg
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> io.StringIO:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=80, height=40, highlight=False, markup=False)
-    monkeypatch.setattr(status, "Console", lambda **_: terminal)
+    monkeypatch.setattr(command, "Console", lambda **_: terminal)
     monkeypatch.setattr(time, "sleep", sleep)
     return screen
 
@@ -460,9 +460,8 @@ def test_a_real_run_is_seen_running_and_then_finished(tmp_path: Path, monkeypatc
 
 
 def test_looking_imports_nothing_heavy() -> None:
-    script = (
-        "import sys, gradhorizon.status; print([m for m in ('torch','hydra','pandas','pyarrow') if m in sys.modules])"
-    )
+    heavy = "('torch', 'hydra', 'pandas', 'pyarrow')"
+    script = f"import sys, gradhorizon.status.command; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

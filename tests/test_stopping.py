@@ -19,14 +19,15 @@ from typing import Any
 import pytest
 import torch
 
-from gradhorizon import stopping, train
+from gradhorizon import application
+from gradhorizon.machine import stopping
 from gradhorizon.records.files import read_json
-from gradhorizon.training import EnsembleModule
+from gradhorizon.training.module import EnsembleModule
 from tests.runs_on_disk import TINY, assert_same_records, run
 
 HEEDED = """
 import signal
-from gradhorizon import train
+from gradhorizon import application
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 train.command()
 """
@@ -117,9 +118,9 @@ def test_ctrl_c_before_any_training_is_a_word_and_no_traceback(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "main", interrupted)
+    monkeypatch.setattr(application, "main", interrupted)
     with pytest.raises(SystemExit) as caught:
-        train.command()
+        application.command()
     assert caught.value.code == stopping.EXIT_CODE
     assert "launch the same command again to go on" in caplog.text
 
@@ -142,7 +143,7 @@ def test_ctrl_c_stops_a_sweep_of_the_basic_launcher_at_a_commit(tmp_path: Path) 
     assert all((folder / f"seed-{seed}" / "checkpoint.pt").is_file() for seed in (0, 1))
 
 
-TRAIN = [sys.executable, "-m", "gradhorizon.train"]
+TRAIN = [sys.executable, "-m", "gradhorizon.application"]
 
 
 def hung_up_on(tmp_path: Path, disposition: signal.Handlers, *overrides: str) -> subprocess.Popen[str]:

@@ -16,14 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import figures, report
-from gradhorizon import status, wandb_push
-from gradhorizon.late_measurement import FinishedRun
-from gradhorizon.measure import composed as composed_for_measuring
+from gradhorizon.late_measurement.measure import composed as composed_for_measuring
+from gradhorizon.late_measurement.run import FinishedRun
+from gradhorizon.mirrors import push
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import write_json
 from gradhorizon.records.parquet import read_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.tables import METRICS
+from gradhorizon.status import command
 from tests.records_on_disk import list_as_found, rewrite_config
 from tests.synthetic_runs import SyntheticRun, config_of
 
@@ -123,7 +124,7 @@ def test_status_says_that_it_is_unreadable_and_why(
     key("run.json", "status", "running")(folder)  # of a finished run, only its own sheet is looked at
     change(folder)
     start = time.monotonic()
-    assert status.main([str(folder), *arguments]) == 1
+    assert command.main([str(folder), *arguments]) == 1
     assert time.monotonic() - start < 20
     shown = capsys.readouterr().out
     assert ".json" in shown
@@ -164,7 +165,7 @@ def test_measuring_and_pushing_say_it_in_one_line(
     with pytest.raises(RecordsError, match=r"run\.json"):
         FinishedRun(folder, composed_for_measuring(["measurement=gates"]))
     (folder / "seed-0" / ".lock").touch()
-    assert wandb_push.main([str(folder), "--offline", "--out", str(tmp_path / "out")]) == 1
+    assert push.main([str(folder), "--offline", "--out", str(tmp_path / "out")]) == 1
     assert "run.json" in caplog.text
     assert "Traceback" not in caplog.text
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from gradhorizon.streams import (
+from gradhorizon.tasks.adding_hochreiter1997 import AddingHochreiter1997
+from gradhorizon.tasks.copy_arjovsky2016 import CopyArjovsky2016
+from gradhorizon.tasks.digits_sequential import DigitsSequential
+from gradhorizon.training.streams import (
     initialization_seed,
     noise_seed,
     probe_batch,
     training_batch,
     validation_batches,
 )
-from gradhorizon.tasks.adding_hochreiter1997 import AddingHochreiter1997
-from gradhorizon.tasks.copy_arjovsky2016 import CopyArjovsky2016
-from gradhorizon.tasks.digits_sequential import DigitsSequential
 
 
 def test_training_batch_is_the_same_whatever_was_drawn_before() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon.sweep_state import run_folders
+from gradhorizon.status.sweep import run_folders
 from tests.survival import NUM_RUNS, disturbed, together, undisturbed
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon import stopping
+from gradhorizon.machine import stopping
 from gradhorizon.records.files import read_json
 from tests.runs_on_disk import TINY, assert_same_records, run
 from tests.suspended_owners import MOMENTS, WAIT_S, Launched, launched

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gradhorizon.locks import members_locked
 from gradhorizon.records.files import read_json, write_json
+from gradhorizon.runs.locks import members_locked
 from tests.records_on_disk import relist
 from tests.runs_on_disk import run
 from tests.sweep_processes import Sweep

@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from gradhorizon.config import CONF_DIR, validate
-from gradhorizon.launch import launch
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_member_table
-from gradhorizon.task_names import task_name
+from gradhorizon.runs.task_names import task_name
+from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import TINY
 
 SHIPPED = sorted(path.stem for path in (CONF_DIR / "task").glob("*.yaml"))

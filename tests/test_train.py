@@ -13,16 +13,16 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gradhorizon import recording
 from gradhorizon.config import ConfigError
-from gradhorizon.ensemble import Ensemble, Member
-from gradhorizon.reasons import RunFailedError
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-from gradhorizon.training import EnsembleModule
+from gradhorizon.terminal.reasons import RunFailedError
+from gradhorizon.training import recorder
+from gradhorizon.training.ensemble import Ensemble, Member
+from gradhorizon.training.module import EnsembleModule
 from tests.noisy_readout import NoisyReadout, is_noisy
 from tests.runs_on_disk import all_tables, assert_same_records, run
 
@@ -151,7 +151,7 @@ def test_noise_of_a_member_does_not_depend_on_its_company(tmp_path: Path) -> Non
 def test_a_crash_between_records_and_their_checkpoint_neither_loses_nor_doubles_a_row(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, saved = recording.save_atomically, []
+    original, saved = recorder.save_atomically, []
 
     def crash_at_the_second_commit(content: dict[str, Any], path: Path) -> Entry:
         saved.append(path.name)
@@ -159,7 +159,7 @@ def test_a_crash_between_records_and_their_checkpoint_neither_loses_nor_doubles_
             raise OSError("the power went out")
         return original(content, path)
 
-    monkeypatch.setattr(recording, "save_atomically", crash_at_the_second_commit)
+    monkeypatch.setattr(recorder, "save_atomically", crash_at_the_second_commit)
     with pytest.raises(RunFailedError, match="the power went out"):
         run(tmp_path, "trainer.checkpoint_every_s=0")
     monkeypatch.undo()
@@ -363,14 +363,14 @@ def test_a_member_that_ends_in_a_loss_that_is_no_number_has_diverged(tmp_path: P
 def test_a_crash_between_the_last_checkpoint_and_the_finish_keeps_every_row(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = recording.write_json
+    original = recorder.write_json
 
     def crash(content: dict[str, Any], path: Path) -> None:
         if content["status"] == "finished":
             raise OSError("the power went out")
         original(content, path)
 
-    monkeypatch.setattr(recording, "write_json", crash)
+    monkeypatch.setattr(recorder, "write_json", crash)
     with pytest.raises(RunFailedError, match="the power went out"):
         run(tmp_path)
     monkeypatch.undo()

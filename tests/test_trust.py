@@ -13,9 +13,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from gradhorizon.config import CONF_DIR, ConfigError
-from gradhorizon.measure import main
+from gradhorizon.late_measurement.measure import main
+from gradhorizon.late_measurement.trust import check_prefixes, check_trusted
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
-from gradhorizon.trust import check_prefixes, check_trusted
 from tests.records_on_disk import rewrite_config
 from tests.runs_on_disk import composed, run
 from tests.test_measure import CHEAP, SMALL
@@ -79,8 +79,9 @@ def test_every_shipped_choice_is_built_without_asking(group: str) -> None:
         "torch.nn.Parameter", "torch.nn.modules.linear.math.sqrt", "torch.optim.lr_scheduler.LambdaLR",
         "gradhorizon.cells.lstm.torch.load", "gradhorizon.cells.lstm.torch", "gradhorizon.cells.lstm.LSTM.segment",
         "gradhorizon.cells.lstm.nn.Linear", "gradhorizon.cells.lstm.Tensor", "gradhorizon.cells.initialization.uniform",
-        "gradhorizon.records.reading.read_runs", "gradhorizon.trust.importlib.import_module",
-        "gradhorizon.trust.check_trusted", "gradhorizon.measure.main", "gradhorizon.run_folder.load_checkpoint",
+        "gradhorizon.records.reading.read_runs", "gradhorizon.late_measurement.trust.importlib.import_module",
+        "gradhorizon.late_measurement.trust.check_trusted", "gradhorizon.late_measurement.measure.main",
+        "gradhorizon.records.checkpoints.load_checkpoint",
         "gradhorizon.tasks.adding_arjovsky2016.AddingArjovsky2016", "gradhorizon.readouts.StateReadout",
         "gradhorizon.cells_evil.Cell", "hydra.utils.instantiate", "hydra.utils.get_method", "hydra.utils.call",
         "pydoc.locate", "gradhorizon.cells.lstm.LSTM ", "\u043es.system", "gradhorizon.cells.lst\uff4d.LSTM",

@@ -14,7 +14,7 @@ from gradhorizon.cells.cell import Recurrent, State
 from gradhorizon.cells.elman import Elman
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.unroll import Trajectory, unroll
+from gradhorizon.cells.unroll import Trajectory, unroll
 from tests.models import random_state
 from tests.oracles import run_steps, through_time_and_direct
 from tests.synthetic_cells import ClockedReader, LinearRecurrence

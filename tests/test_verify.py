@@ -10,8 +10,8 @@ import pytest
 
 from gradhorizon.records.files import read_json
 from gradhorizon.records.reading import read_runs
-from gradhorizon.verification import verify_run
-from gradhorizon.verify import main
+from gradhorizon.runs.verification import verify_run
+from gradhorizon.status.verify import main
 from tests.records_on_disk import without_listing
 from tests.runs_on_disk import run
 

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis import figures, report
-from gradhorizon import measure, status, wandb_push
 from gradhorizon.config import ConfigError
-from gradhorizon.launch import launch
+from gradhorizon.late_measurement import measure
+from gradhorizon.mirrors import push
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.status import command
+from gradhorizon.sweeps.launch import launch
 from tests.hostile_runs import ESCAPE, SECRET, collection, sentinel_of
 from tests.torture_specimens import FINISHED, OWN, UNFINISHED, Specimens, configuration, heard
 
@@ -35,7 +37,7 @@ Program = Callable[[Path, Path, str], object]
 
 def _optional_verify(root: Path, _: Path, __: str) -> object:
     try:
-        from gradhorizon import verify  # noqa: PLC0415
+        from gradhorizon.status import verify  # noqa: PLC0415
     except ImportError:
         return None
     return verify.main([str(root)])
@@ -49,13 +51,13 @@ def _relaunch(root: Path, _: Path, specimen: str) -> object:
 
 
 PROGRAMS: dict[str, Program] = {
-    "status": lambda root, _, __: status.main(["--once", "--all", str(root)]),
-    "status --json": lambda root, _, __: status.main(["--json", str(root)]),
-    "status --failed": lambda root, _, __: status.main(["--failed", str(root)]),
+    "status": lambda root, _, __: command.main(["--once", "--all", str(root)]),
+    "status --json": lambda root, _, __: command.main(["--json", str(root)]),
+    "status --failed": lambda root, _, __: command.main(["--failed", str(root)]),
     "figures": lambda root, out, _: figures.main(["--partial", "--out", str(out), str(root)]),
     "report": lambda root, out, _: report.main(["--partial", "--out", str(out), str(root)]),
     "measure": lambda root, _, __: measure.main([str(root), "measurement=hidden_block_spectrum"]),
-    "push": lambda root, out, _: wandb_push.main(["--offline", "--out", str(out), str(root)]),
+    "push": lambda root, out, _: push.main(["--offline", "--out", str(out), str(root)]),
     "verify": _optional_verify,
     "launch": _relaunch,
 }

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gradhorizon.claims import Claim
 from gradhorizon.config import ConfigError
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.runs.claims import Claim
 
 Thunk = Callable[[], Any]
 Reader = Callable[[Path, Sequence[int]], Iterator[tuple[str, Thunk]]]

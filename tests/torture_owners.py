@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradhorizon import claims
-from gradhorizon.launch import launch
 from gradhorizon.records.layout import CONFIG, LOCK, MEMBER_SHEET, RUN_SHEET, member_folder
-from gradhorizon.sweep_state import SweepReader
-from gradhorizon.training import EnsembleModule
+from gradhorizon.runs import claims
+from gradhorizon.status.sweep import SweepReader
+from gradhorizon.sweeps.launch import launch
+from gradhorizon.training.module import EnsembleModule
 from tests.runs_on_disk import all_tables
 from tests.torture_programs import rows_differing
 from tests.torture_specimens import EXPERIMENT, configuration, heard

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.records import layout
-from gradhorizon.training import EnsembleModule
+from gradhorizon.training.module import EnsembleModule
 
 _RENAMES = ("replace", "rename")
 

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from gradhorizon.config import ConfigError
-from gradhorizon.launch import launch
 from gradhorizon.records.layout import CHECKPOINT
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import TINY, all_tables
 from tests.torture_outcomes import digest
 from tests.torture_specimens import FINISHED, OWN, SEEDS, SMALL, Specimens, configuration, heard, networks
@@ -153,23 +153,23 @@ def programs(place: Path, out: Path) -> dict[str, list[str]]:
     """
     python = [sys.executable, "-m"]
     found = {
-        "status": [*python, "gradhorizon.status", "--once", str(place)],
-        "status --json": [*python, "gradhorizon.status", "--json", str(place)],
-        "status --failed": [*python, "gradhorizon.status", "--failed", str(place)],
+        "status": [*python, "gradhorizon.status.command", "--once", str(place)],
+        "status --json": [*python, "gradhorizon.status.command", "--json", str(place)],
+        "status --failed": [*python, "gradhorizon.status.command", "--failed", str(place)],
         "figures": [*python, "analysis.figures", "--partial", "--out", str(out / "figures"), str(place)],
         "report": [*python, "analysis.report", "--partial", "--out", str(out / "report"), str(place)],
-        "measure": [*python, "gradhorizon.measure", str(place), "measurement=gates"],
-        "push": [*python, "gradhorizon.wandb_push", "--offline", "--out", str(out), str(place)],
+        "measure": [*python, "gradhorizon.late_measurement.measure", str(place), "measurement=gates"],
+        "push": [*python, "gradhorizon.mirrors.push", "--offline", "--out", str(out), str(place)],
     }
-    if importlib.util.find_spec("gradhorizon.verify") is not None:
-        found["verify"] = [*python, "gradhorizon.verify", str(place)]
+    if importlib.util.find_spec("gradhorizon.status.verify") is not None:
+        found["verify"] = [*python, "gradhorizon.status.verify", str(place)]
     return found
 
 
 def relaunching(root: Path, specimen: str) -> list[str]:
     """The command that launches a specimen again."""
     own = [*TINY, *SMALL, *OWN[specimen]]
-    return [sys.executable, "-m", "gradhorizon.train", f"runs_dir={root}", *own]
+    return [sys.executable, "-m", "gradhorizon.application", f"runs_dir={root}", *own]
 
 
 def complaint(command: list[str], cwd: Path, longest_s: float = _LONGEST_S) -> tuple[str, str]:

@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 
 from analysis import verdicts
 from analysis.cohort import open_lines, read_cohort
-from gradhorizon.ensemble import Member
-from gradhorizon.finished_members import FinishedMember, KeptCheckpoint
-from gradhorizon.late_measurement import FinishedRun
-from gradhorizon.measure import composed
+from gradhorizon.late_measurement.measure import composed
+from gradhorizon.late_measurement.members import FinishedMember, KeptCheckpoint
+from gradhorizon.late_measurement.run import FinishedRun
+from gradhorizon.mirrors.push import RecordedRun
 from gradhorizon.mirrors.recorded import recorded_scalars
 from gradhorizon.records.files import files_of
 from gradhorizon.records.layout import (
@@ -39,10 +39,10 @@ from gradhorizon.records.listing import FILES, SUPERSEDED
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.repairs import mended
-from gradhorizon.run_state import RunLook
-from gradhorizon.sweep_state import SweepReader
-from gradhorizon.wandb_push import RecordedRun
+from gradhorizon.status.run import RunLook
+from gradhorizon.status.sweep import SweepReader
+from gradhorizon.training.ensemble import Member
+from gradhorizon.training.repairs import mended
 from tests.torture_outcomes import Reader, Thunk
 
 SKIPPED = "unfinished, skipped"
@@ -189,7 +189,7 @@ def _mended(run: Path, seed: int) -> Any:
 def _verify(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
     """``gradhorizon-verify``, where there is one."""
     try:
-        program = importlib.import_module("gradhorizon.verify")
+        program = importlib.import_module("gradhorizon.status.verify")
     except ImportError:
         return
 

@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from gradhorizon.launch import launch
 from gradhorizon.records.layout import (
     CHECKPOINT,
     CONFIG,
@@ -38,8 +37,9 @@ from gradhorizon.records.layout import (
     steps_in,
     table_in,
 )
+from gradhorizon.sweeps.launch import launch
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-from gradhorizon.training import EnsembleModule
+from gradhorizon.training.module import EnsembleModule
 from tests.runs_on_disk import TINY, all_tables, composed
 
 SEEDS = (0, 1)
@@ -252,7 +252,7 @@ def _swept(root: Path) -> Path:
     sweep = (*TINY, "num_steps=2", "val_every_steps=2", "num_seeds=1", "seq_len=8,-1", "hydra/launcher=basic")
     overrides = [item for item in sweep if not item.startswith("seq_len=8,-1")] + ["seq_len=7,-1"]
     subprocess.run(
-        [sys.executable, "-m", "gradhorizon.train", "-m", f"runs_dir={root}", *overrides],
+        [sys.executable, "-m", "gradhorizon.application", "-m", f"runs_dir={root}", *overrides],
         cwd=root, capture_output=True, check=False,
     )  # fmt: skip
     return root / EXPERIMENT / SWEEPS

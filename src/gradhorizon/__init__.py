@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradhorizon.profiles import input_gradient_profile, state_gradient_profile
+    from gradhorizon.user_modules.profiles import input_gradient_profile, state_gradient_profile
 
 __all__ = ["__version__", "input_gradient_profile", "state_gradient_profile"]
 __version__ = version("gradhorizon")
@@ -18,7 +18,7 @@ __version__ = version("gradhorizon")
 
 def __getattr__(name: str) -> Any:
     if name in ("input_gradient_profile", "state_gradient_profile"):
-        from gradhorizon import profiles  # noqa: PLC0415
+        from gradhorizon.user_modules import profiles  # noqa: PLC0415
 
         return getattr(profiles, name)
     raise AttributeError(f"module `gradhorizon` has no attribute `{name}`; it has {', '.join(__all__)}")

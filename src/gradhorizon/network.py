@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Layer, Recurrent
+from gradhorizon.cells.unroll import Trajectory, unroll
 from gradhorizon.readouts import Readout, StateReadout
-from gradhorizon.unroll import Trajectory, unroll
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from analysis.freeze import freeze, main
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.seals import opened_text
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.sweep_state import run_folders
-from gradhorizon.verification import verify_run
+from gradhorizon.runs.verification import verify_run
+from gradhorizon.status.sweep import run_folders
 from tests.synthetic_runs import SyntheticRun
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

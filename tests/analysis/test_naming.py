@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 
 from analysis.cohort import read_cohort
 from analysis.naming import MAX_VALUE_CHARACTERS, flattened, short_keys, variant_words
+from gradhorizon.composition.shipped_models import shipped_settings
+from gradhorizon.composition.variants import TELL_NO_RUN
 from gradhorizon.config import CONF_DIR
-from gradhorizon.run_identity import _CANNOT_CHANGE_NUMBERS
-from gradhorizon.shipped_models import shipped_settings
-from gradhorizon.variants import TELL_NO_RUN
+from gradhorizon.runs.identity import _CANNOT_CHANGE_NUMBERS
 from tests.synthetic_runs import SyntheticRun
 
 MODELS = sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml") if path.stem != "external")

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gradhorizon.cells.cell import State
 from gradhorizon.cells.gaussian_product import GaussianProduct
-from gradhorizon.measurements.kernel_gate import check_kernel
-from gradhorizon.measurements.lyapunov_exponents import finite_time_exponents
-from gradhorizon.measurements.one_step_jacobians import StepJacobians
-from gradhorizon.unroll import unroll
+from gradhorizon.cells.unroll import unroll
+from gradhorizon.jacobians.exponents import finite_time_exponents
+from gradhorizon.jacobians.one_step import StepJacobians
+from gradhorizon.kernels.gate import check_kernel
 from tests.conditioning import recurrence_errors
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gradhorizon.cells.cell import Recurrent
-from gradhorizon.measurements.kernel_gate import check_kernel
-from gradhorizon.unroll import unroll
+from gradhorizon.cells.unroll import unroll
+from gradhorizon.kernels.gate import check_kernel
 
 pytestmark = pytest.mark.usefixtures("float64")
 

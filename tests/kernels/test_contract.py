@@ -15,8 +15,8 @@ from gradhorizon.cells.cell import Recurrent
 from gradhorizon.kernels import contract
 from gradhorizon.kernels.conduct import LENGTHS, ConductError
 from gradhorizon.kernels.contract import check_contract, check_training_memory
+from gradhorizon.kernels.gate import kernel_errors
 from gradhorizon.kernels.surroundings import own_surroundings
-from gradhorizon.measurements.kernel_gate import kernel_errors
 from tests.models import MODELS, build_cell
 from tests.odd_cells import (
     REFUSED,

@@ -17,8 +17,8 @@ from torch import Tensor
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.config import ConfigError
 from gradhorizon.records.reading import read_member_table
-from gradhorizon.streams import probe_batch
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
+from gradhorizon.training.streams import probe_batch
 from tests.odd_cells import REFUSED, Plain
 from tests.runs_on_disk import run
 from tests.sound_cells import SOUND, BatchNormed, ComplexDiagonal, SpectrallyNormed, Spikes, Zoneout
@@ -171,7 +171,7 @@ def test_a_sweep_over_odd_cells_says_one_line_for_each(tmp_path: Path) -> None:
     cells = [cell for cell in REFUSED if cell.__name__ in _OF_THE_SWEEP]
     targets = ",".join(f"tests.odd_cells.{cell.__name__}" for cell in cells)
     command = [
-        sys.executable, "-m", "gradhorizon.train", "-m", "model=external", f"model.cell._target_={targets}",
+        sys.executable, "-m", "gradhorizon.application", "-m", "model=external", f"model.cell._target_={targets}",
         "model.label=odd", "task=adding_arjovsky2016", "logger=none", f"runs_dir={tmp_path}/runs", *SHORT,
         f"hydra.sweep.dir={tmp_path}/hydra",
     ]  # fmt: skip

@@ -19,8 +19,8 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.measurements.temporal_contributions import TemporalContributions
 from gradhorizon.network import Network
-from gradhorizon.streams import probe_batch
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
+from gradhorizon.training.streams import probe_batch
 from tests.sound_cells import ComplexDiagonal, HasKinks, ScalesByConstants
 
 TASK = AddingArjovsky2016(seq_len=9)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gradhorizon import stopping
+from gradhorizon.machine import stopping
 
 PATIENCE_S = 60.0
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon.launcher.process import Report
+from gradhorizon.sweeps.launcher.process import Report
 
 SIGNALLED = """
 import multiprocessing, os, signal, sys
 from multiprocessing import forkserver
-from gradhorizon.launcher.process import Job, RunningJob, ensure_fork_server
-from gradhorizon.launcher.slots import Slot
+from gradhorizon.sweeps.launcher.process import Job, RunningJob, ensure_fork_server
+from gradhorizon.sweeps.launcher.slots import Slot
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["slow_to_import"])

@@ -17,8 +17,8 @@ from hydra.plugins.launcher import Launcher
 from gradhorizon.config import validate
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_runs
-from gradhorizon.run_identity import identity_of
-from gradhorizon.sweep_state import run_folders
+from gradhorizon.runs.identity import identity_of
+from gradhorizon.status.sweep import run_folders
 from tests.runs_on_disk import TINY, assert_same_records, composed
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +34,9 @@ print([name for name in ("torch", "pytorch_lightning", "pandas", "gradhorizon") 
 
 LAUNCH_FINISHED = """
 import sys, time
-from gradhorizon import train
+from gradhorizon import application
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from gradhorizon.launcher.local import LocalSweep
+from gradhorizon.sweeps.launcher.local import LocalSweep
 
 counts, seconds = [], {"hydra": 0.0, "run": 0.0}
 
@@ -69,13 +69,13 @@ calls = []
 for name in ("init", "_lazy_init", "is_available", "device_count", "current_device"):
     setattr(torch.cuda, name, lambda *_, name=name: calls.append(name))
 import pytorch_lightning, wandb
-import gradhorizon.launcher.warm, gradhorizon.mirrors.weights_and_biases
+import gradhorizon.sweeps.launcher.warm, gradhorizon.mirrors.weights_and_biases
 print(calls)
 """
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "gradhorizon.train", *LOCAL, *arguments]
+    return [sys.executable, "-m", "gradhorizon.application", *LOCAL, *arguments]
 
 
 def launch(folder: Path, *arguments: str, python_path: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from gradhorizon.config import ConfigError
-from gradhorizon.launcher.process import Job
-from gradhorizon.launcher.scheduler import Ending, Limits, SlotScheduler
-from gradhorizon.launcher.slots import Slot
+from gradhorizon.sweeps.launcher.process import Job
+from gradhorizon.sweeps.launcher.scheduler import Ending, Limits, SlotScheduler
+from gradhorizon.sweeps.launcher.slots import Slot
 from tests.launcher import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ ANY_TWO = (Slot(0), Slot(1))
 @pytest.fixture(scope="module")
 def context() -> ForkServerContext:
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tests.launcher.jobs", "gradhorizon.launcher.process"])
+    found.set_forkserver_preload(["tests.launcher.jobs", "gradhorizon.sweeps.launcher.process"])
     return found
 
 
@@ -204,13 +204,13 @@ def test_limits_out_of_range_are_refused(limits: dict[str, Any], words: str) -> 
 SCHEDULE = """
 import multiprocessing, sys
 from pathlib import Path
-from gradhorizon.launcher.process import Job
-from gradhorizon.launcher.scheduler import Limits, SlotScheduler
-from gradhorizon.launcher.slots import Slot
+from gradhorizon.sweeps.launcher.process import Job
+from gradhorizon.sweeps.launcher.scheduler import Limits, SlotScheduler
+from gradhorizon.sweeps.launcher.slots import Slot
 from tests.launcher import jobs
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.launcher.jobs", "gradhorizon.launcher.process"])
+context.set_forkserver_preload(["tests.launcher.jobs", "gradhorizon.sweeps.launcher.process"])
 todo = [Job(number, f"#{number}", getattr(jobs, sys.argv[1]), (Path(sys.argv[2]),)) for number in range(5)]
 say = lambda ending: print(ending.job.number, ending.report.status, flush=True)
 scheduler = SlotScheduler([Slot(0), Slot(1)], Limits(), context, lambda *_: None, say)

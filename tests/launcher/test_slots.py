@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gradhorizon import gpus
 from gradhorizon.config import ConfigError
-from gradhorizon.launcher import slots
-from gradhorizon.launcher.slots import Slot, slots_of
+from gradhorizon.machine import gpus
+from gradhorizon.sweeps.launcher import slots
+from gradhorizon.sweeps.launcher.slots import Slot, slots_of
 
 CORES = sorted(os.sched_getaffinity(0))
 

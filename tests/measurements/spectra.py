@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Recurrent, State
 from gradhorizon.config import CONF_DIR
-from gradhorizon.measurements.lyapunov_exponents import random_frames
-from gradhorizon.measurements.one_step_jacobians import StepJacobians
+from gradhorizon.jacobians.exponents import random_frames
+from gradhorizon.jacobians.one_step import StepJacobians
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Batch

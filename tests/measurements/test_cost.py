@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Recurrent, State
-from gradhorizon.ensemble import LoneTraining
 from gradhorizon.measurements.cost import Cost, _Training, fed_lengths, interleaved_s, shortened
 from gradhorizon.measurements.measurement import Program
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.network import Network
 from gradhorizon.tasks.copy_arjovsky2016 import CopyArjovsky2016
 from gradhorizon.tasks.task import Batch
+from gradhorizon.training.ensemble import LoneTraining
 from tests.measurements.networks import NETWORKS, SquaredError, SumReadout
 from tests.noisy_readout import NoisyReadout
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradhorizon.measurements.dimension_and_entropy import entropy_rate, kaplan_yorke_dimension
+from gradhorizon.jacobians.dimension import entropy_rate, kaplan_yorke_dimension
 from tests.measurements.spectra import slow_dimension, slow_entropy_rate
 
 BY_HAND = {

@@ -16,10 +16,10 @@ from gradhorizon.cells.gaussian_product import GaussianProduct
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.initialization import gaussian
 from gradhorizon.cells.lstm import LSTM
+from gradhorizon.kernels import gate
 from gradhorizon.kernels.casting import NoComplexFormatError
 from gradhorizon.kernels.conduct import ConductError
-from gradhorizon.measurements import kernel_gate
-from gradhorizon.measurements.kernel_gate import (
+from gradhorizon.kernels.gate import (
     TOLERANCES,
     KernelMismatchError,
     SamplesInteractError,
@@ -39,7 +39,7 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 @pytest.fixture(autouse=True)
 def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_gate, "_passed", set())
+    monkeypatch.setattr(gate, "_passed", set())
 
 
 class _WrongForward(Elman):
@@ -163,7 +163,7 @@ class Attends(Plain):
 def test_gradient_that_is_zero_but_for_rounding_is_right(kind: Any, cancelled: str, dtype: torch.dtype) -> None:
     cell = kind(3, 8)
     errors = kernel_errors(cell, "cpu", dtype)
-    assert errors[f"parameter_gradient/{cancelled}"] <= kernel_gate.TOLERANCES[dtype]
+    assert errors[f"parameter_gradient/{cancelled}"] <= gate.TOLERANCES[dtype]
 
 
 def test_error_of_every_quantity_is_reported() -> None:
@@ -240,7 +240,7 @@ def test_diverged_weights_test_no_kernel_and_are_not_remembered(value: float) ->
         next(cell.parameters()).fill_(value)
     check_kernel(cell, "cpu", torch.float64)
     assert kernel_errors(cell, "cpu", torch.float64) == {}
-    assert kernel_gate._passed == set()
+    assert gate._passed == set()
 
 
 def test_segment_wrong_in_evaluation_mode_alone_is_refused_there() -> None:
@@ -266,7 +266,7 @@ def test_cell_that_draws_noise_is_told_so_and_not_that_its_kernel_is_wrong() -> 
 def test_noise_of_training_alone_passes_in_both_modes_and_is_said(
     dtype: torch.dtype, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kernel_gate._say_once.cache_clear()
+    gate._say_once.cache_clear()
     check_kernel(Dropout(3, 16), "cpu", dtype)
     check_kernel(Dropout(3, 16), "cpu", dtype, training=False)
     assert "Dropout draws random numbers while it trains and none in evaluation mode" in caplog.text

@@ -20,10 +20,11 @@ from gradhorizon.cells.cell import Recurrent
 from gradhorizon.cells.elman import Elman
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.measurements import exponent_rows, one_step_jacobians
-from gradhorizon.measurements.lyapunov_exponents import finite_time_exponents, mean_log_determinants
+from gradhorizon.jacobians import one_step
+from gradhorizon.jacobians.exponents import finite_time_exponents, mean_log_determinants
+from gradhorizon.jacobians.one_step import Push, StepJacobians
+from gradhorizon.measurements import exponent_rows
 from gradhorizon.measurements.lyapunov_spectrum import LyapunovSpectrum
-from gradhorizon.measurements.one_step_jacobians import Push, StepJacobians
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.network import Network
@@ -86,14 +87,14 @@ def test_full_spectrum_of_every_network_equals_the_slow_twin(name: str) -> None:
 def test_large_states_equal_the_slow_twin(
     name: str, num_exponents: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one_step_jacobians, "_MAX_DENSE_ENTRIES", 0)
+    monkeypatch.setattr(one_step, "_MAX_DENSE_ENTRIES", 0)
     check_slow_twin(name, num_exponents)
 
 
 def test_spectrum_does_not_depend_on_how_the_steps_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = random_probe(one_layer(LSTM), input_len=11)
     whole = read(probe).filter(like="exponent")
-    monkeypatch.setattr(one_step_jacobians, "_MAX_ENTRIES", 4 * 4 * 36)
+    monkeypatch.setattr(one_step, "_MAX_ENTRIES", 4 * 4 * 36)
     np.testing.assert_allclose(read(probe).filter(like="exponent"), whole, rtol=1e-12)
 
 
@@ -359,7 +360,7 @@ def test_exponents_start_from_the_given_state() -> None:
 def test_determinants_do_not_depend_on_how_the_steps_are_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     maps = first_layer(random_probe(one_layer(LSTM), input_len=11))
     whole = mean_log_determinants(maps, transient_steps=2)
-    monkeypatch.setattr(one_step_jacobians, "_MAX_ENTRIES", 4 * 4 * 36)
+    monkeypatch.setattr(one_step, "_MAX_ENTRIES", 4 * 4 * 36)
     torch.testing.assert_close(mean_log_determinants(maps, transient_steps=2), whole, rtol=1e-12, atol=0)
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gradhorizon.jacobians.one_step import StepJacobians
 from gradhorizon.measurements.measurement import ProbeMeasurement
-from gradhorizon.measurements.one_step_jacobians import StepJacobians
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.measurements.state_gradients import StateGradients

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradhorizon.cells.cell import State
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.measurements import one_step_jacobians
-from gradhorizon.measurements.one_step_jacobians import LeadingBlocks, StepJacobians, component_sizes, state_size
+from gradhorizon.jacobians import one_step
+from gradhorizon.jacobians.one_step import LeadingBlocks, StepJacobians, component_sizes, state_size
 from gradhorizon.network import Network
 from tests.measurements.networks import random_probe
 from tests.measurements.spectra import ROOT_MODELS, TWINS, cell_of, first_layer, one_layer, slow_jacobians
@@ -62,7 +62,7 @@ def test_both_differentiations_equal_the_jacobian_of_one_sample_and_step(name: s
 def test_large_states_are_pushed_step_by_step_to_the_same_matrices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     maps, _, _ = random_maps(name)
     whole = pushed_matrices(maps)
-    monkeypatch.setattr(one_step_jacobians, "_MAX_DENSE_ENTRIES", 0)
+    monkeypatch.setattr(one_step, "_MAX_DENSE_ENTRIES", 0)
     torch.testing.assert_close(pushed_matrices(maps), whole, rtol=1e-12, atol=1e-15)
 
 
@@ -89,7 +89,7 @@ def test_pushed_and_pulled_vectors_are_adjoint(name: str) -> None:
 def test_all_pushes_are_the_adjoints_of_all_matrices(
     name: str, max_dense_entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one_step_jacobians, "_MAX_DENSE_ENTRIES", max_dense_entries)
+    monkeypatch.setattr(one_step, "_MAX_DENSE_ENTRIES", max_dense_entries)
     whole, _, _ = random_maps(name)
     for maps in (whole, LeadingBlocks(whole, component_sizes_of(name)[0])):
         left, right = torch.randn(2, 5, 3, maps.size, dtype=torch.float64)
@@ -130,7 +130,7 @@ def test_states_are_those_of_the_trajectory() -> None:
 def test_chunks_of_steps_change_nothing(max_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     maps = first_layer(random_probe(one_layer(LSTM), input_len=11))
     pushed, pulled = pushed_matrices(maps), pulled_matrices(maps)
-    monkeypatch.setattr(one_step_jacobians, "_MAX_ENTRIES", max_entries)
+    monkeypatch.setattr(one_step, "_MAX_ENTRIES", max_entries)
     torch.testing.assert_close(pushed_matrices(maps), pushed, rtol=1e-13, atol=1e-16)
     torch.testing.assert_close(pulled_matrices(maps), pulled, rtol=1e-13, atol=1e-16)
 
@@ -157,5 +157,5 @@ def test_pushed_vectors_need_no_room_for_other_steps() -> None:
     states = StepJacobians(cell, torch.zeros(1, 2000, 1).double()).states
     projected, columns = torch.zeros(1, 16, dtype=torch.float64), torch.ones(3, 1, 8, dtype=torch.float64)
     with LargestAllocation(states) as largest:
-        one_step_jacobians._pushed(cell, projected, states[:, 7], columns)
+        one_step._pushed(cell, projected, states[:, 7], columns)
     assert 0 < largest.num_bytes < 20_000

@@ -17,9 +17,9 @@ from gradhorizon.cells.cell import Layer, Recurrent
 from gradhorizon.cells.elman import Elman
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.lstm import LSTM
-from gradhorizon.measurements import jacobian_products
-from gradhorizon.measurements.jacobian_products import product_spectra
-from gradhorizon.measurements.one_step_jacobians import StepJacobians
+from gradhorizon.jacobians import products
+from gradhorizon.jacobians.one_step import StepJacobians
+from gradhorizon.jacobians.products import product_spectra
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.measurements.state_jacobians import StateJacobians, log_quantiles_of_logs
@@ -193,7 +193,7 @@ def test_product_itself_would_give_noise_for_its_smallest_singular_value(kind: s
 def test_lstm_equals_arithmetic_of_400_digits() -> None:
     torch.manual_seed(2)
     maps = StepJacobians(LSTM(2, 4).double(), torch.randn(1, 40, 2).double())
-    found = jacobian_products.exact_spectra(maps, 40, [40])
+    found = products.exact_spectra(maps, 40, [40])
     sigma_max, sigma_min = exact_log10_extremes([maps.matrix(t)[0].numpy() for t in range(40, 0, -1)])
     assert sigma_max - sigma_min > 30
     logs = np.array([found.sigma_max.item(), found.sigma_min.item()]) / np.log(10)
@@ -250,7 +250,7 @@ def mutated_transposed(monkeypatch: pytest.MonkeyPatch) -> None:
 def mutated_order(monkeypatch: pytest.MonkeyPatch) -> None:
     true = product_spectra
     reverse = lambda jacobians, lags, like: true(iter(list(jacobians)[::-1]), lags, like)  # noqa: E731
-    monkeypatch.setattr(jacobian_products, "product_spectra", reverse)
+    monkeypatch.setattr(products, "product_spectra", reverse)
 
 
 def mutated_hidden_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def mutated_hidden_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StepJacobians, "matrix", lambda self, t: true(self, t)[:, :3, :3])
     product = product_spectra
     half = lambda jacobians, lags, like: product(jacobians, lags, like[:, :3])  # noqa: E731
-    monkeypatch.setattr(jacobian_products, "product_spectra", half)
+    monkeypatch.setattr(products, "product_spectra", half)
 
 
 @pytest.mark.parametrize("mutate", [mutated_transposed, mutated_order, mutated_hidden_state_alone])
@@ -322,7 +322,7 @@ def test_estimated_largest_singular_value_is_a_close_lower_bound(seed: int) -> N
 def test_standard_error_is_that_of_independent_repetitions() -> None:
     torch.manual_seed(0)
     maps = StepJacobians(LSTM(2, 4).double(), torch.randn(1, 3, 2).double().expand(400, -1, -1))
-    spectra = jacobian_products.projected_spectra(maps, 3, [3], torch.Generator().manual_seed(1), 32, 1)
+    spectra = products.projected_spectra(maps, 3, [3], torch.Generator().manual_seed(1), 32, 1)
     scatter = spectra.frobenius_norm.std()
     np.testing.assert_allclose(spectra.relative_standard_error.square().mean().sqrt(), scatter, rtol=0.15)
 

@@ -12,10 +12,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from gradhorizon import wandb_push
-from gradhorizon.arguments import check_arguments
+from gradhorizon.composition.arguments import check_arguments
 from gradhorizon.config import CONF_DIR, ConfigError
-from gradhorizon.mirrors import environment
+from gradhorizon.mirrors import environment, push
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
 from gradhorizon.records.reading import read_member_table
@@ -191,11 +190,11 @@ def test_names_that_are_no_text_are_refused(override: str) -> None:
 
 def test_push_shows_runs_as_asked(stub: WandbStub, tmp_path: Path) -> None:
     folder = run(tmp_path, "logger=wandb", "logger.group=pilot", "logger.tags=[one]", "logger.notes=try", "num_seeds=1")
-    assert wandb_push.main([str(folder)]) == 0
+    assert push.main([str(folder)]) == 0
     fields = stub.run.fields
     assert (fields["groupName"], fields["notes"], "one" in fields["tags"]) == ("pilot", "try", True)
     own = ["--group", "final", "--tags", "two,three", "--notes", "kept", "--job-type", "table", "--id-suffix", "again"]
-    assert wandb_push.main([str(folder), *own]) == 0
+    assert push.main([str(folder), *own]) == 0
     fields = list(stub.runs.values())[-1].fields
     assert (fields["groupName"], fields["notes"], fields["jobType"]) == ("final", "kept", "table")
     assert {"two", "three"} <= set(fields["tags"])
@@ -207,11 +206,11 @@ def test_push_follows_the_environment(
     caplog.set_level(logging.INFO)
     folder = run(tmp_path, "num_seeds=1")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert wandb_push.main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert push.main([str(folder), "--out", str(tmp_path / "out")]) == 0
     assert len(list((tmp_path / "out").rglob("*.wandb"))) == 1
     assert "WANDB_MODE=offline wins" in caplog.text
     monkeypatch.setenv("WANDB_DISABLED", "true")
-    assert wandb_push.main([str(folder)]) == 1
+    assert push.main([str(folder)]) == 1
     assert "nothing is pushed while W&B is switched off, got WANDB_DISABLED=true; unset it" in caplog.text
 
 
@@ -220,5 +219,5 @@ def test_offline_push_stays_offline_whatever_the_environment_allows(
 ) -> None:
     folder = run(tmp_path, "num_seeds=1")
     monkeypatch.setenv("WANDB_MODE", "online")
-    assert wandb_push.main([str(folder), "--offline", "--out", str(tmp_path / "out")]) == 0
+    assert push.main([str(folder), "--offline", "--out", str(tmp_path / "out")]) == 0
     assert len(list((tmp_path / "out").rglob("*.wandb"))) == 1

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon.reasons import RunFailedError
 from gradhorizon.records.files import read_json
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-from gradhorizon.training import EnsembleModule
+from gradhorizon.terminal.reasons import RunFailedError
+from gradhorizon.training.module import EnsembleModule
 from tests.mirrors.recorded_points import HEAT_MAP, Point, points_of_records, points_of_server
 from tests.runs_on_disk import run
 from tests.wandb_stub import StubRun, WandbStub
@@ -120,7 +120,7 @@ def test_killed_training_is_resumed_in_the_same_run_and_lacks_nothing(stub: Wand
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from gradhorizon.training import EnsembleModule\n"
+        "from gradhorizon.training.module import EnsembleModule\n"
         "from tests.runs_on_disk import run\n"
         "original = EnsembleModule.training_step\n"
         "def dying(self, batch, batch_idx):\n"

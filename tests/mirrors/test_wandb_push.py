@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from gradhorizon import wandb_push
 from gradhorizon.config import CONF_DIR
+from gradhorizon.mirrors import push
 from tests.mirrors.conftest import warnings_in
 from tests.mirrors.offline_reader import read_offline_run
 from tests.mirrors.recorded_points import points_of_records, points_of_server
@@ -61,7 +61,7 @@ def contents(folder: Path) -> Iterator[tuple[str, str]]:
 def assert_pushing_gives_the_same(stub: WandbStub, folder: Path) -> None:
     live = stub.runs.pop(next(iter(stub.runs)))
     before = list(contents(folder))
-    assert wandb_push.main([str(folder), "--timeout", "60"]) == 0
+    assert push.main([str(folder), "--timeout", "60"]) == 0
     pushed = stub.run
     assert rows(pushed) == rows(live)
     assert (pushed.name, pushed.project, pushed.entity) == (live.name, live.project, live.entity)
@@ -88,7 +88,7 @@ def test_pushed_run_is_the_live_run_with_every_measurement(stub: WandbStub, tmp_
 
 
 def test_run_without_any_logger_is_pushed_whole(stub: WandbStub, finished: Path) -> None:
-    assert wandb_push.main([str(finished.parent)]) == 0
+    assert push.main([str(finished.parent)]) == 0
     assert set(points_of_server(stub.run)) == points_of_records(finished, range(2))
     assert (stub.run.project, stub.run.fields["groupName"]) == ("gradhorizon", "study")
 
@@ -96,7 +96,7 @@ def test_run_without_any_logger_is_pushed_whole(stub: WandbStub, finished: Path)
 @pytest.mark.slow
 def test_run_is_pushed_twice_and_beside_itself(stub: WandbStub, finished: Path) -> None:
     for options in ([], [], ["--id-suffix", "again", "--project", "other"]):
-        assert wandb_push.main([str(finished), *options]) == 0
+        assert push.main([str(finished), *options]) == 0
     first, second = stub.runs.values()
     assert second.name == f"{first.name}-again"
     assert (first.project, second.project) == ("gradhorizon", "other")
@@ -108,7 +108,7 @@ def test_offline_push_needs_no_account_and_leaves_folders_to_sync(
 ) -> None:
     del no_account
     with caplog.at_level("INFO"):
-        assert wandb_push.main([str(finished), "--offline", "--out", str(out)]) == 0
+        assert push.main([str(finished), "--offline", "--out", str(out)]) == 0
     (file,) = out.glob("wandb/offline-run-*/*.wandb")
     pushed = read_offline_run(file)
     expected = {x: value for axis, x, key, value in points_of_records(finished, range(2)) if key == "train/loss/median"}
@@ -121,7 +121,7 @@ def test_interrupted_run_is_pushed_as_far_as_it_is_recorded_and_goes_on_later(
     stub: WandbStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = train_and_break(tmp_path, monkeypatch, 13, "trainer.checkpoint_every_s=0")
-    assert wandb_push.main([str(folder)]) == 0
+    assert push.main([str(folder)]) == 0
     assert (stub.run.summary["status"], stub.run.exit_code) == ("failed", 1)
     run(tmp_path, *ONLINE)
     assert set(points_of_server(stub.run)) == points_of_records(folder, range(2))
@@ -132,12 +132,12 @@ def test_interrupted_run_is_pushed_as_far_as_it_is_recorded_and_goes_on_later(
 def test_server_that_takes_nothing_is_an_error(
     stub: WandbStub, finished: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(wandb_push.RebuiltMirror, "INIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(push.RebuiltMirror, "INIT_TIMEOUT_S", 1.0)
     if fault == "absent":
         stub.die()
     else:
         stub.status = 404
-    assert wandb_push.main([str(finished)]) == 1
+    assert push.main([str(finished)]) == 1
     (said,) = warnings_in(caplog)
     assert said.startswith("  Error: could not start (CommError: ")
 
@@ -146,7 +146,7 @@ def test_missing_login_is_an_error_before_anything_is_sent(
     no_account: None, finished: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     del no_account
-    assert wandb_push.main([str(finished)]) == 1
+    assert push.main([str(finished)]) == 1
     assert "Error: pushing to W&B needs a login, got: No API key configured" in caplog.text
 
 
@@ -155,7 +155,7 @@ def test_run_that_is_being_trained_is_left_out(
 ) -> None:
     folder = shutil.copytree(finished, tmp_path / finished.name)
     with FileLock(folder / "seed-1" / ".lock"):
-        assert wandb_push.main([str(folder), "--offline", "--out", str(tmp_path)]) == 1
+        assert push.main([str(folder), "--offline", "--out", str(tmp_path)]) == 1
     assert "is being trained or measured; push it when that has ended" in caplog.text
 
 
@@ -167,7 +167,7 @@ def test_damaged_records_are_named_and_the_next_run_is_pushed(
         shutil.copytree(finished, tmp_path / "runs" / name)
     path = tmp_path / "runs" / "a" / "seed-0" / "records" / "metrics.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    assert wandb_push.main([str(tmp_path / "runs"), "--offline", "--out", str(out)]) == 1
+    assert push.main([str(tmp_path / "runs"), "--offline", "--out", str(out)]) == 1
     assert re.search(r"metrics\.parquet has \d+ bytes, and \d+ were committed", caplog.text)
     assert len(list(out.glob("wandb/offline-run-*"))) == 2
 
@@ -189,12 +189,12 @@ def test_run_that_cannot_be_read_is_named(
 ) -> None:
     folder = shutil.copytree(finished, tmp_path / finished.name)
     damage(folder)
-    assert wandb_push.main([str(folder), "--offline", "--out", str(tmp_path)]) == 1
+    assert push.main([str(folder), "--offline", "--out", str(tmp_path)]) == 1
     assert words in caplog.text
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        wandb_push.main(["--help"])
+        push.main(["--help"])
     assert caught.value.code == 0
     assert "gradhorizon-wandb-push runs/quickstart" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import is_sealed_archive
 from gradhorizon.records.tables import METRICS, RecordsError
 from gradhorizon.records.writing import MemberRecords
-from gradhorizon.verification import verify_run
+from gradhorizon.runs.verification import verify_run
 from tests.records_on_disk import LEAD, commit, end, list_files, resumed, rows, without_listing, written
 from tests.runs_on_disk import assert_same_records, run
 from tests.test_faults import SHORT, fill_the_disk_at

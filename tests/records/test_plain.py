@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from gradhorizon.records.checkpoints import load_checkpoint
 from gradhorizon.records.configurations import read_configuration
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.layout import kept_path, member_folder, part_path
 from gradhorizon.records.parquet import read_parquet
 from gradhorizon.records.plain import MOST_DEPTH, problem_of, read_bytes, read_json
-from gradhorizon.run_folder import load_checkpoint
 
 ENOUGH_S = 20.0
 """For what takes a millisecond, on a machine that is busy; what it stands against takes minutes."""

@@ -21,9 +21,9 @@ from gradhorizon.cells.cell import Projected, Recurrent, State, select_step, spl
 from gradhorizon.kernels.attributes import is_same_tensor
 from gradhorizon.kernels.conduct import LENGTHS, ConductError, check_precision, check_repeats, check_untouched
 from gradhorizon.kernels.derivatives import Derivatives, compare_derivatives
+from gradhorizon.kernels.gate import SamplesInteractError, configuration
 from gradhorizon.kernels.shapes import BATCH_SIZE, check_shapes, in_words, own_copy
 from gradhorizon.kernels.surroundings import own_surroundings
-from gradhorizon.measurements.kernel_gate import SamplesInteractError, configuration
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from gradhorizon.cells.cell import Recurrent, select_step
 from gradhorizon.kernels.conduct import ConductError, measured_copy
 from gradhorizon.kernels.surroundings import own_surroundings
-from gradhorizon.reasons import reason_of
+from gradhorizon.terminal.reasons import reason_of
 
 BATCH_SIZE = 3
 _NUM_STEPS = 2

@@ -26,10 +26,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradhorizon.kernels.casting import real_dtype
+from gradhorizon.machine.randomness import kept_rng
 from gradhorizon.measurements.measurement import CostMeasurement, Program
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import table_rows
-from gradhorizon.randomness import kept_rng
 from gradhorizon.records.tables import Column, Table
 from gradhorizon.tasks.task import Batch
 

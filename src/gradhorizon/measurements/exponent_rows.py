@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradhorizon.cells.cell import Recurrent
-from gradhorizon.measurements.dimension_and_entropy import entropy_rate, kaplan_yorke_dimension
-from gradhorizon.measurements.lyapunov_exponents import finite_time_exponents, mean_log_determinants, random_frames
-from gradhorizon.measurements.one_step_jacobians import StepMaps
+from gradhorizon.jacobians.dimension import entropy_rate, kaplan_yorke_dimension
+from gradhorizon.jacobians.exponents import finite_time_exponents, mean_log_determinants, random_frames
+from gradhorizon.jacobians.one_step import StepMaps
 from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.summaries import PROBABILITIES, table_rows
 from gradhorizon.network import LayerTrace, Network

@@ -46,7 +46,7 @@ class InputGradients(ProbeMeasurement):
 
     Steps after t* are reported for bidirectional networks alone, with a negative lag: elsewhere they are
     structurally 0. A bidirectional network is near its input at both ends, hence the second distance, and, of a long
-    sequence, as many reported steps near the first as near the last: `gradhorizon.read_ends` folds the profile.
+    sequence, as many reported steps near the first as near the last: `gradhorizon.records.read_ends` folds the profile.
 
     Args:
         schedule: when it fires.

@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from gradhorizon.jacobians.exponents import refuse_empty_window
+from gradhorizon.jacobians.one_step import StepJacobians, state_size
 from gradhorizon.measurements.exponent_rows import (
     Window,
     attractor_columns,
@@ -26,9 +28,7 @@ from gradhorizon.measurements.exponent_rows import (
     recurrent_cells,
     spectrum_rows,
 )
-from gradhorizon.measurements.lyapunov_exponents import refuse_empty_window
 from gradhorizon.measurements.measurement import ProbeMeasurement
-from gradhorizon.measurements.one_step_jacobians import StepJacobians, state_size
 from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule

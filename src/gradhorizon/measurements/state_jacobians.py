@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from gradhorizon.measurements.jacobian_products import LogSpectra, exact_spectra, projected_spectra
+from gradhorizon.jacobians.one_step import StepJacobians, state_size
+from gradhorizon.jacobians.products import LogSpectra, exact_spectra, projected_spectra
 from gradhorizon.measurements.measurement import ProbeMeasurement
-from gradhorizon.measurements.one_step_jacobians import StepJacobians, state_size
 from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule

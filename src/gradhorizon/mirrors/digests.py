@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from gradhorizon.read_ends import by_read_end
+from gradhorizon.records.read_ends import by_read_end
 
 MAX_COLUMNS = 16
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from gradhorizon.mirrors.profiles import Array, HeatMap
-from gradhorizon.read_ends import NAME
+from gradhorizon.records.read_ends import NAME
 
 COLOR_MAP = "RdBu_r"  # white is 1: blue has vanished, red has exploded; colour-blind safe
 ZERO_COLOR = "#e6ab02"

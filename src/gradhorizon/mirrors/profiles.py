@@ -3,7 +3,7 @@ r"""Input-gradient profiles of all members at all probes, gathered for one line 
 .. math:: \log_{10} \frac{\|\partial L_{t^*} / \partial x_{t^* - \tau}\|}{\|\partial L_{t^*} / \partial x_{t^*}\|}
 
 A true zero is :math:`-\infty` here, never a small number; a profile that was not measured is NaN. The lag of a
-bidirectional network is the distance to the nearest end that is read (`gradhorizon.read_ends`).
+bidirectional network is the distance to the nearest end that is read (`gradhorizon.records.read_ends`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradhorizon.read_ends import VALUE, by_read_end
 from gradhorizon.records.layout import member_folder
+from gradhorizon.records.read_ends import VALUE, by_read_end
 from gradhorizon.records.reading import read_member_table
 
 TABLE = "input_gradients"

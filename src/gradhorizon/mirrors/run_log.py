@@ -17,7 +17,7 @@ from gradhorizon.mirrors.members import MemberScalars, MemberValues, StepCollect
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.mirrors.profiles import MOMENTS, TABLE, ProfileHistory, gradient_horizon
 from gradhorizon.mirrors.recorded import recorded_scalars, unfinished_steps
-from gradhorizon.read_ends import is_bidirectional
+from gradhorizon.records.read_ends import is_bidirectional
 
 PROFILE_KEY = "profile/log10_relative_input_gradient"
 HORIZON_KEY = "profile/gradient_horizon_steps"

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.processes import process_start
+from gradhorizon.machine.processes import process_start
 from gradhorizon.records import safely
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.guards import check_owned
@@ -44,8 +44,8 @@ def write_atomically(content: bytes, path: Path) -> None:
     Guards are asked first, so that no folder is made anew that was deleted, and again immediately before the rename.
     What files cannot do is both at once: a process may be suspended in the microseconds between the two, and taken
     over. It then finds nothing to rename when it wakes, because whoever takes over removes what is half written
-    (`gradhorizon.locks`). What remains: a line appended to a log, or a merged part removed, in these microseconds; and
-    an owner that is suspended in the microseconds between its claim and that removal.
+    (`gradhorizon.runs.locks`). What remains: a line appended to a log, or a merged part removed, in these microseconds;
+    and an owner that is suspended in the microseconds between its claim and that removal.
 
     Raises:
         RecordsError: the disk is full, or cannot be written; what was there before is as it was.

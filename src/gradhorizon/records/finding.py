@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gradhorizon.once import say_once
 from gradhorizon.records.layout import (
     FAILURE,
     MEMBER_SHEET,
@@ -26,6 +25,7 @@ from gradhorizon.records.layout import (
     seed_in,
     seeds_in,
 )
+from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
 

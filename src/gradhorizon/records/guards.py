@@ -1,6 +1,6 @@
 """Whose a file is to write: asked before anything that records consist of is written, renamed or removed.
 
-Whoever locks members (`gradhorizon.locks`) sets a guard; whatever writes files (`gradhorizon.records.files`) asks.
+Whoever locks members (`gradhorizon.runs.locks`) sets a guard; whatever writes files (`gradhorizon.records.files`) asks.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ A member (one seed of a run) owns a folder::
             records/<table>.parquet                       once finished, or
             records/<table>/<first step>-<last step>.parquet   parts, while it trains
 
-Beside the runs, ``runs/<experiment>/sweeps/`` holds what sweeps have asked for (`gradhorizon.asked`). Imports nothing
-but the standard library, so that those who only look start quickly.
+Beside the runs, ``runs/<experiment>/sweeps/`` holds what sweeps have asked for (`gradhorizon.runs.asked`). Imports
+nothing but the standard library, so that those who only look start quickly.
 """
 
 from __future__ import annotations

@@ -17,13 +17,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from gradhorizon.absent_tables import remedy
-from gradhorizon.launches import known_seeds
-from gradhorizon.once import say_once
+from gradhorizon.records.absent_tables import remedy
 from gradhorizon.records.columns import check_lead
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import files_of, read_listed
 from gradhorizon.records.finding import find
+from gradhorizon.records.launches import known_seeds
 from gradhorizon.records.layout import (
     MEMBER_SHEET,
     RECORDS,
@@ -40,6 +39,7 @@ from gradhorizon.records.parquet import check_columns, read_parts
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.sheets import known_member_sheet, read_member_sheet, read_run_sheet
 from gradhorizon.records.tables import METRICS, AbsentTableError
+from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
 

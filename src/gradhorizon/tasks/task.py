@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradhorizon.words import snake_case
+from gradhorizon.terminal.words import snake_case
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,9 @@ class LocalLauncher(Launcher):
             initial_job_idx: number of the first.
         """
         from gradhorizon.config import ConfigError  # noqa: PLC0415, other applications only scan this module
-        from gradhorizon.launcher.local import LocalSweep  # noqa: PLC0415
-        from gradhorizon.launcher.scheduler import Limits  # noqa: PLC0415
-        from gradhorizon.sweep import RunError  # noqa: PLC0415
+        from gradhorizon.runs.results import RunError  # noqa: PLC0415
+        from gradhorizon.sweeps.launcher.local import LocalSweep  # noqa: PLC0415
+        from gradhorizon.sweeps.launcher.scheduler import Limits  # noqa: PLC0415
 
         try:
             limits = Limits(*self._limits)

@@ -49,11 +49,11 @@ class GradhorizonSweeper(BasicSweeper):
             arguments: overrides, some with several values.
         """
         # Other applications only scan this module.
-        from gradhorizon import sweeping  # noqa: PLC0415
-        from gradhorizon.composing import composing_once  # noqa: PLC0415
-        from gradhorizon.hydra_folder import own_hydra_folder  # noqa: PLC0415
-        from gradhorizon.launcher.here import OF_THIS_MACHINE, Here  # noqa: PLC0415
-        from gradhorizon.launcher.returns import KeepsReturnsSmall  # noqa: PLC0415
+        from gradhorizon.composition.composing import composing_once  # noqa: PLC0415
+        from gradhorizon.sweeps import sweeper  # noqa: PLC0415
+        from gradhorizon.sweeps.hydra_folder import own_hydra_folder  # noqa: PLC0415
+        from gradhorizon.sweeps.launcher.here import OF_THIS_MACHINE, Here  # noqa: PLC0415
+        from gradhorizon.sweeps.launcher.returns import KeepsReturnsSmall  # noqa: PLC0415
 
         if self.config is None or self.hydra_context is None or self.launcher is None:
             raise RuntimeError("a sweeper must be set up before it sweeps")
@@ -65,7 +65,7 @@ class GradhorizonSweeper(BasicSweeper):
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         with own_hydra_folder(config):
             here = Here(config, context, self._task_function)
-            return sweeping.sweep(
+            return sweeper.sweep(
                 self.split_arguments(parsed, self.max_batch_size),
                 lambda overrides: context.config_loader.load_sweep_config(config, overrides),
                 lambda batch, first: launcher.launch(batch, initial_job_idx=first),

@@ -1,0 +1,5 @@
+"""``python -m gradhorizon`` is ``gradhorizon``."""
+
+from gradhorizon.application import command
+
+command()

@@ -1,0 +1,1 @@
+"""A configuration: composed, spelled, explained, and held against what reads it."""

@@ -1,0 +1,1 @@
+"""Whether cells compute here what their equations say."""

@@ -1,0 +1,1 @@
+"""Jacobians over time: one step, products, exponents."""

@@ -1,0 +1,1 @@
+"""The machine beneath: devices, signals, processes."""

@@ -1,0 +1,1 @@
+"""A run on disk: its identity, its folder, its owners, its members, and how it ended."""

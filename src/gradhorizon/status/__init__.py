@@ -1,0 +1,1 @@
+"""What the disk tells of runs: looks, and writes nothing."""

@@ -1,0 +1,184 @@
+"""What a configuration describes, built and checked before anything is trained or written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from gradhorizon.cells.cell import Recurrent
+from gradhorizon.composition.arguments import check_arguments
+from gradhorizon.composition.sizes import Need, needs_of_batches, refuse
+from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
+from gradhorizon.kernels.casting import num_real_numbers
+from gradhorizon.kernels.conduct import refuse_legacy_hooks
+from gradhorizon.kernels.shapes import check_shapes
+from gradhorizon.kernels.surroundings import default_dtype
+from gradhorizon.machine.randomness import kept_rng
+from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
+from gradhorizon.mirrors.mirror import Mirror
+from gradhorizon.network import Network
+from gradhorizon.tasks.task import Task
+from gradhorizon.terminal.reasons import reason_of
+from gradhorizon.training.ensemble import LoneTraining
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration describes, built and checked."""
+
+    task: Task
+    build_network: Callable[[], Network]
+    build_optimizer: Callable[..., torch.optim.Optimizer]
+    measurements: list[Measurement]
+    settings: TrainerSettings
+    mirror: Mirror
+    num_parameters: int
+    task_name: str
+
+
+def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: str = "cpu") -> Parts:
+    """The parts of a run.
+
+    Args:
+        cfg: the composed configuration.
+        run: its root.
+        num_members: how many are to be trained side by side.
+        device: where.
+
+    Raises:
+        ConfigError: this machine cannot hold them; or a part refuses its arguments, with that part's own words.
+    """
+    for group in ("task", "measurement", "model", "trainer", "logger"):
+        with _as_config_error(group):
+            check_arguments(getattr(run, group), group)
+    with _as_config_error("task"):
+        task: Task = _built(cfg.task, Task)
+    with _as_config_error("measurement"):
+        measurements = [_built(node, Measurement) for node in (cfg.measurement or {}).values()]
+        for measurement in measurements:
+            measurement.schedule.check(run.num_steps, sees_solved=not isinstance(measurement, StepMeasurement))
+    _refuse_too_large(cfg, run, task, num_members, device)
+    with _as_config_error("model"):
+        build_network = network_builder(cfg, run, task)
+        with kept_rng():
+            network = build_network()
+        for cell in network.cells():
+            refuse_legacy_hooks(cell)
+            if isinstance(cell, Recurrent):
+                check_shapes(cell)
+        refuse_legacy_hooks(network)
+    with _as_config_error("measurement"):
+        for measurement in measurements:
+            measurement.check(network, task)
+    with _as_config_error("optimizer"):
+        build_optimizer = instantiate(cfg.optimizer)
+        build_optimizer(network.parameters())
+        num_parameters = num_real_numbers(network)
+    with _as_config_error("trainer"):
+        settings = _built(cfg.trainer, TrainerSettings)
+    with _as_config_error("logger"):
+        mirror = _built(cfg.logger, Mirror)
+    return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
+
+
+def _refuse_too_large(cfg: DictConfig, run: RunConfig, task: Task, num_members: int, device: str) -> None:
+    is_here = device == "cpu"  # elsewhere, what is held here is what is built before it is moved
+    num_bytes = _bytes_of_weights(cfg, run, task, with_gradients=is_here)
+    keys = ("num_seeds", "hidden_size", "num_layers") if num_members > 1 else ("hidden_size", "num_layers")
+    words = "weights and their gradients" if is_here else "weights"
+    needs = [Need(f"{words} of {num_members} member{'s' * (num_members != 1)}", num_members * num_bytes, keys)]
+    if is_here:
+        needs += needs_of_batches(run, task.input_len, task.input_size, task.num_held_out)
+    refuse(needs, run)
+
+
+def _bytes_of_weights(cfg: DictConfig, run: RunConfig, task: Task, with_gradients: bool) -> int:
+    """What one network's tensors take; 0 where that is only known once they are there.
+
+    Every layer from the second on is like the second, so that three tell of a million.
+    """
+    sizes = []
+    try:
+        for num_layers in sorted({min(run.num_layers, least) for least in (2, 3)}):
+            with kept_rng(), torch.device("meta"):
+                network = network_builder(cfg, replace(run, num_layers=num_layers), task)()
+            tensors = [*network.parameters(), *network.buffers()]
+            sizes.append(sum(_bytes_of(tensor, run, with_gradients) for tensor in tensors))
+    except Exception as error:  # noqa: BLE001, whatever it is will be said when the network is built
+        log.debug("its size is not known: %s", error)
+        return 0
+    return sizes[-1] + max(run.num_layers - 3, 0) * (sizes[-1] - sizes[0])
+
+
+def _bytes_of(tensor: torch.Tensor, run: RunConfig, with_gradients: bool) -> int:
+    is_doubled = run.precision == "64-true" and tensor.dtype == torch.float32
+    return tensor.numel() * tensor.element_size() * (1 + is_doubled) * (1 + (with_gradients and tensor.requires_grad))
+
+
+def _built(node: DictConfig, kind: type) -> Any:
+    found = instantiate(node)
+    if not isinstance(found, kind):
+        raise TypeError(f"`_target_` must build a {kind.__name__}, got {node.get('_target_')}")
+    return found
+
+
+def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[], Network]:
+    """A function without arguments that builds the run's network from torch's global generator."""
+    model = cfg.model
+    encoder = instantiate(model.encoder) if model.get("encoder") is not None else None
+
+    def build() -> Network:
+        cell, readout = instantiate(model.cell), instantiate(model.readout)
+        with default_dtype(torch.float32):  # which a package of the user's own may have changed on import
+            return Network(
+                cell=cell,
+                input_size=task.input_size,
+                output_size=task.output_size,
+                num_layers=run.num_layers,
+                bidirectional=model.bidirectional,
+                readout=readout,
+                encoder=encoder,
+                recompute_every=run.recompute_every,
+            )
+
+    return build
+
+
+def program_of(network: Network, parts: Parts, run: RunConfig) -> Program:
+    """What cost measurements run: the training of `network` as `run` configures it."""
+    build_training = partial(LoneTraining, task=parts.task, clip_norm=run.clip_norm)
+    return Program(network, parts.task, run.batch_size, parts.build_optimizer, build_training, run.precision)
+
+
+def _said(error: InstantiationException) -> str:
+    words = " ".join(str(error).partition(", set env var")[0].split())
+    if not words.startswith("Error locating") or error.__cause__ is None:
+        return words
+    why = " ".join(str(error.__cause__).split())  # which begins with the same path once more
+    return f"{words}: {why.partition(': ')[2] if why.startswith('Error loading') else why}"
+
+
+@contextmanager
+def _as_config_error(group: str) -> Iterator[None]:
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        has_own_words = isinstance(cause, ValueError) and str(cause).strip()
+        raise ConfigError(f"{group}: {cause if has_own_words else _said(error)}") from error
+    except (ValueError, TypeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{group}: {error if str(error).strip() else reason_of(error)}") from error
+    except Exception as error:
+        raise ConfigError(f"{group}: {reason_of(error)}") from error

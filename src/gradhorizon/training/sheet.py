@@ -1,0 +1,88 @@
+"""The run's own files: ``config.yaml``, written once, and ``run.json``, which says what ran and how it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from gradhorizon.composition.variants import variant
+from gradhorizon.config import RunConfig
+from gradhorizon.records.files import remove_orphans, write_atomically
+from gradhorizon.records.guards import check_owned
+from gradhorizon.records.layout import CONFIG, RUN_SHEET
+from gradhorizon.records.listing import FILES
+from gradhorizon.records.seals import Entry, sealed_text
+from gradhorizon.runs.failures import forgive
+from gradhorizon.runs.identity import RESULTS_VERSION
+from gradhorizon.runs.members import finished_seeds, outcomes_of
+from gradhorizon.runs.summary import run_sheet_locked, summarize
+from gradhorizon.training.build import Parts
+
+
+class RunSheet:
+    """The run's own files, ``config.yaml`` and ``run.json``.
+
+    Args:
+        cfg: the composed configuration.
+        run: its root.
+        parts: what the configuration describes.
+        folder: the run's folder.
+        identity: the run's identity.
+        seeds: members that this launch trains.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        run: RunConfig,
+        parts: Parts,
+        folder: Path,
+        identity: str,
+        seeds: list[int],
+    ) -> None:
+        self.folder = folder
+        self.content: dict[str, Any] = {
+            "experiment": run.experiment_name,
+            "run": folder.name,
+            "identity": identity,
+            "variant": variant(HydraConfig.get().overrides.task if HydraConfig.initialized() else []),
+            "results_version": RESULTS_VERSION,
+            "model": run.model["label"],
+            "color": run.model.get("color"),
+            "marker": run.model.get("marker"),
+            "task": parts.task_name,
+            "seq_len": parts.task.seq_len,
+            "input_len": parts.task.input_len,
+            "chance": dict(parts.task.chance),
+            "solved_levels": dict(parts.task.solved_levels),
+            "num_parameters": parts.num_parameters,
+            "hidden_size": run.hidden_size,
+            "num_steps": run.num_steps,
+            "clip_norm": run.clip_norm,
+        }
+        self.seeds = seeds
+        with run_sheet_locked(folder):
+            if not (folder / CONFIG).exists():
+                own = OmegaConf.masked_copy(cfg, list(vars(run)))
+                write_atomically(sealed_text(OmegaConf.to_yaml(own, resolve=True)), folder / CONFIG)
+        self.content[FILES] = {CONFIG: Entry.of((folder / CONFIG).read_bytes()).plain}
+
+    def write(self, status: str) -> dict[str, Any]:
+        """Write ``run.json``; returns the outcomes of all members on disk, by seed.
+
+        Args:
+            status: running, finished or failed.
+
+        Raises:
+            MemberHeldError: a member of this launch is no longer its own; nothing is written.
+            RecordsError: it cannot be written.
+        """
+        check_owned(self.folder / RUN_SHEET)
+        if status != "failed":
+            forgive(self.folder, {*self.seeds, *finished_seeds(outcomes_of(self.folder))})
+        outcomes = summarize(self.folder, self.content, status, self.seeds)
+        remove_orphans(self.folder)
+        return outcomes
