@@ -1,7 +1,7 @@
 """The plan of the house: rooms of the package, the floors they lie on, imports that run back up, and circles.
 
-``python -m benchmarks.house`` prints it. A room is a folder or a module directly in the package; its floor is one above the
-highest room that it imports, so that a room in a circle has none.
+``python -m benchmarks.house`` prints it. A room is a folder or a module directly in the package; its floor is one above
+the highest room that it imports, so that a room in a circle has none.
 """
 
 from __future__ import annotations
