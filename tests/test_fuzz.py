@@ -191,7 +191,7 @@ def test_a_hostile_experiment_name_is_refused(tmp_path: Path, name: str) -> None
 
 # --- nothing is executed
 
-PACKING = ROOT / "src" / "gradhorizon" / "packing.py"
+PACKING = ROOT / "src" / "gradhorizon" / "composition" / "packing.py"
 SOURCES = sorted(path for folder in ("src", "analysis", "benchmarks") for path in (ROOT / folder).rglob("*.py")
                  if path != PACKING)  # fmt: skip
 UNSAFE = re.compile(r"(pickle|cPickle|dill|cloudpickle|joblib|shelve|marshal)\.(load|loads|open|Unpickler)|read_pickle")

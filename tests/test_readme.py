@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 }
+MODELS = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", MAKEFILE, flags=re.MULTILINE))
 PLACEHOLDERS = {"<label>": "lstm"}
@@ -161,7 +162,7 @@ def test_path_in_the_tree_exists(path: str) -> None:
     assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("label", re.findall(r"^\| (`[^|]+`) \|", DOCUMENTS["README.md"], flags=re.MULTILINE))
+@pytest.mark.parametrize("label", re.findall(r"^\| (`[^|]+`) \|", MODELS, flags=re.MULTILINE))
 def test_models_in_the_table_are_shipped(label: str) -> None:
     labels = re.findall(r"`(\w+)`", label)
     assert [name for name in labels if not (CONF_DIR / "model" / f"{name}.yaml").is_file()] == []

@@ -2,4 +2,5 @@
 
 from gradhorizon.application import command
 
-command()
+if __name__ == "__main__":
+    command()
