@@ -27,7 +27,8 @@ from omegaconf import DictConfig
 
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import Seconds, interleaved, spread, threads
-from gradhorizon.config import CONF_DIR, validate
+from gradhorizon.config import validate
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.sweeps.launch import launch
 from gradhorizon.training.build import build_parts
 

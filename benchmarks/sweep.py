@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from benchmarks.table import Result, as_table, run_alone
 from benchmarks.timing import interleaved, ratio, threads
 from gradhorizon.composition.composing import composing_once
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.sweeps.launch import look
 from gradhorizon.sweeps.launcher.here import hydra_node_of
 

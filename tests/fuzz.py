@@ -29,7 +29,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.composition.explanations import explanation
-from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.config import ConfigError
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweeps.launch import launch

@@ -8,7 +8,7 @@ import pandas as pd
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.reading import read_member_table
 from gradhorizon.sweeps.launch import launch
 

@@ -6,8 +6,9 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.config import ConfigError
 from gradhorizon.late_measurement.measure import composed
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.measurements.measurement import Measurement, StepMeasurement
 from gradhorizon.records.absent_tables import can_be_added, remedy
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon.config import CONF_DIR
 from gradhorizon.machine import stopping
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.reading import read_runs
 from gradhorizon.status.sweep import run_folders
 from tests.runs_on_disk import TINY, assert_same_records

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig
 
 from gradhorizon.composition.composing import ComposingOnce, composing_once
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 CASES: dict[str, list[Sequence[str]]] = {

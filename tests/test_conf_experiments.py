@@ -9,7 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon.config import CONF_DIR, validate
+from gradhorizon.config import validate
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.training.build import build_parts
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))

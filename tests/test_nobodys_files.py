@@ -17,8 +17,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.config import ConfigError
 from gradhorizon.machine.compiled_code import keep_private
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records import safely
 from gradhorizon.records.files import write_atomically, write_json
 from gradhorizon.records.layout import own_folders, temporary_path

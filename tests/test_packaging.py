@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 
 ROOT = Path(__file__).parents[1]
 

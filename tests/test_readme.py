@@ -18,7 +18,8 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gradhorizon.config import CONF_DIR, validate
+from gradhorizon.config import validate
+from gradhorizon.machine.installed import CONF_DIR
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {

@@ -9,9 +9,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from gradhorizon.composition.signatures import find_signature, read_signature, summary
 from gradhorizon.composition.spelling import canonical, spelled
-from gradhorizon.config import CONF_DIR, RunConfig, validate
+from gradhorizon.config import RunConfig, validate
+from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.machine.signatures import find_signature, read_signature, summary
 from gradhorizon.runs.identity import identity_of, readable_name
 
 SGD = {"_target_": "torch.optim.SGD", "_partial_": True}

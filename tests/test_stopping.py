@@ -29,7 +29,7 @@ HEEDED = """
 import signal
 from gradhorizon import application
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-train.command()
+application.command()
 """
 MOMENTUM = ("optimizer=sgd", "optimizer.momentum=0.9", "clip_norm=0.05")
 

@@ -10,7 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from gradhorizon.config import CONF_DIR, validate
+from gradhorizon.config import validate
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_member_table
 from gradhorizon.runs.task_names import task_name

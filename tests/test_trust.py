@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.config import ConfigError
 from gradhorizon.late_measurement.measure import main
 from gradhorizon.late_measurement.trust import check_prefixes, check_trusted
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from tests.records_on_disk import rewrite_config
 from tests.runs_on_disk import composed, run

@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from gradhorizon.composition.explanations import explanation, is_explained
-from gradhorizon.config import CONF_DIR
 from gradhorizon.machine import stopping
 from gradhorizon.machine.compiled_code import keep_private
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.runs.results import Plan, Skipped
-from gradhorizon.sweeps.launch import run
+from gradhorizon.sweeps.launch import HYDRA_BASE, run
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def _help_text() -> str:
 OmegaConf.register_new_resolver("gradhorizon.help", _help_text, replace=True)  # which --help alone resolves
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")
+@hydra.main(version_base=HYDRA_BASE, config_path=str(CONF_DIR), config_name="train")
 def main(cfg: DictConfig) -> Plan | Skipped | None:
     """Train one run, or say that it is done; returns its plan with ``plan=true``.
 

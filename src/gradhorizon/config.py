@@ -13,18 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon.machine.installed import CONF_DIR
+
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 _MOST_SHOWN = 100  # characters of a wrong value
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-
-
-def _conf_dir() -> Path:
-    packaged = Path(__file__).parent / "conf"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
-
-
-CONF_DIR = _conf_dir()
-"""The folder of configuration files: inside the installed package, or the repository's own."""
 
 
 class ConfigError(ValueError):

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from analysis.cohort import RESERVED_COLORS
 from analysis.contrast import DAY_BAND, LEAST_CONTRAST, NIGHT, NIGHT_BAND, WHITE, contrast, readable
 from analysis.night import _NIGHTLY, dark_charts, swatch
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 
 STYLE = (Path(__file__).parents[2] / "analysis" / "page" / "style.css").read_text("utf-8")
 SHIPPED = {path.stem: OmegaConf.load(path) for path in (CONF_DIR / "model").glob("*.yaml")}

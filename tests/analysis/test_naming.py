@@ -13,7 +13,7 @@ from analysis.cohort import read_cohort
 from analysis.naming import MAX_VALUE_CHARACTERS, flattened, short_keys, variant_words
 from gradhorizon.composition.shipped_models import shipped_settings
 from gradhorizon.composition.variants import TELL_NO_RUN
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.runs.identity import _CANNOT_CHANGE_NUMBERS
 from tests.synthetic_runs import SyntheticRun
 

@@ -15,7 +15,7 @@ from analysis import gradient_profile
 from analysis.cohort import read_cohort
 from analysis.theory_lines import theory_line
 from gradhorizon import theory
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 from tests.synthetic_runs import SyntheticRun, config_of
 
 LAGS = np.arange(0.0, 60.0)

@@ -58,7 +58,7 @@ def counted(*arguments, **keywords):
     seconds["hydra"] += time.process_time() - start
     return found
 ConfigLoaderImpl._load_configuration_impl = counted
-train.main()
+application.main()
 ratio = seconds["run"] / (seconds["hydra"] / len(counts)) / NUM_RUNS
 print(ratio, [name for name in ("torch", "pytorch_lightning") if name in sys.modules])
 """

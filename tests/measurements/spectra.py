@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Recurrent, State
-from gradhorizon.config import CONF_DIR
 from gradhorizon.jacobians.exponents import random_frames
 from gradhorizon.jacobians.one_step import StepJacobians
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Batch

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from gradhorizon.composition.arguments import check_arguments
-from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.config import ConfigError
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.mirrors import environment, push
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.mirrors import Mirror, NoMirror
 from gradhorizon.mirrors.weights_and_biases import WandbMirror
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.mirrors import push
 from tests.mirrors.conftest import warnings_in
 from tests.mirrors.offline_reader import read_offline_run

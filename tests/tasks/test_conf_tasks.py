@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import gradhorizon.tasks
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.tasks.task import Task
 
 CONF = Path(__file__).parents[2] / "conf" / "task"

@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
 from gradhorizon.composition.keys import check_keys, nearest, plain, said_unknown
-from gradhorizon.config import CONF_DIR, ConfigError, demand
+from gradhorizon.config import ConfigError, demand
+from gradhorizon.machine.installed import CONF_DIR
 
 _FOLDER = re.compile(r"provider=(?:main|command-line|hydra\.searchpath[\w -]*), path=(?:file://)?(/.*)")
 _KINDS = {

@@ -15,8 +15,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from gradhorizon.composition.signatures import summary
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.machine.signatures import summary
 
 _GROUPS = {
     "model": "model=NAME, one of",

@@ -12,8 +12,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon.composition.signatures import Signature, find_signature
-from gradhorizon.config import CONF_DIR, ConfigError, RunConfig
+from gradhorizon.config import ConfigError, RunConfig
+from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.machine.signatures import Signature, find_signature
 
 MODEL_KEYS = ("label", "color", "marker", "cell", "bidirectional", "readout", "encoder")
 """What is read of a model: it is no constructor's node, but says how a network is put together."""

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
 
 
 def shipped_settings(label: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from gradhorizon.composition.signatures import read_signature
+from gradhorizon.machine.signatures import read_signature
 
 _EXACT_BELOW = 2**53  # up to where a float holds every whole number
 

@@ -38,7 +38,7 @@ from gradhorizon.doctor.survey import (
     present_devices,
     shipped_subjects,
 )
-from gradhorizon.machine.devices import resolve_device
+from gradhorizon.training.devices import resolve_device
 from gradhorizon.training.numerics import configure_precision
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.composition.keys import check_keys
-from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.config import ConfigError
 from gradhorizon.kernels.contract import check_contract
 from gradhorizon.kernels.gate import (
     TOLERANCES,
@@ -31,6 +31,7 @@ from gradhorizon.kernels.gate import (
     is_noisy_in_training,
     kernel_errors,
 )
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.machine.randomness import forked_rng
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}

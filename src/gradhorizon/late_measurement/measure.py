@@ -29,11 +29,12 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.composition.help_text import listed
 from gradhorizon.composition.keys import check_keys
-from gradhorizon.config import CONF_DIR, ConfigError
+from gradhorizon.config import ConfigError
 from gradhorizon.late_measurement.run import FinishedRun, Tally
 from gradhorizon.late_measurement.trust import check_prefixes
 from gradhorizon.machine import stopping
 from gradhorizon.machine.compiled_code import keep_private
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.absent_tables import can_be_added, remedy
 from gradhorizon.records.finding import Found, find, recorded_runs
 from gradhorizon.records.layout import RUN_SHEET

@@ -21,7 +21,6 @@ from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.late_measurement.members import FinishedMember, KeptCheckpoint
 from gradhorizon.late_measurement.trust import with_recorded
-from gradhorizon.machine.devices import resolve_device
 from gradhorizon.measurements.measurement import CostMeasurement, Measurement, ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
@@ -35,6 +34,7 @@ from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.log import log_file
 from gradhorizon.runs.provenance import launch_facts
 from gradhorizon.training.build import build_parts, program_of
+from gradhorizon.training.devices import resolve_device
 from gradhorizon.training.ensemble import Member
 from gradhorizon.training.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.training.streams import probe_batch

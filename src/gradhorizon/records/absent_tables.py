@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from gradhorizon.composition.signatures import class_value
-from gradhorizon.config import CONF_DIR
+from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.machine.signatures import class_value
 
 OF_TRAINING = ("metrics",)
 """Tables that training itself writes, whatever is measured."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from gradhorizon.config import CONF_DIR, RunConfig
+from gradhorizon.config import RunConfig
+from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.sheets import read_run_sheet
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.terminal.words import snake_case

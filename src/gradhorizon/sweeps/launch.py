@@ -18,7 +18,6 @@ from gradhorizon.composition.keys import check_keys
 from gradhorizon.composition.sizes import refuse_members
 from gradhorizon.config import RunConfig, runs_root, validate
 from gradhorizon.machine import stopping
-from gradhorizon.machine.devices import resolve_device
 from gradhorizon.machine.ending_signals import commit_when_asked, leave_when_asked
 from gradhorizon.records.absent_tables import OF_TRAINING, remedy
 from gradhorizon.records.layout import member_name, run_name
@@ -31,8 +30,12 @@ from gradhorizon.runs.results import Plan, Skipped
 from gradhorizon.runs.settling import settle
 from gradhorizon.runs.task_names import task_name
 from gradhorizon.terminal.progress import format_seeds
+from gradhorizon.training.devices import resolve_device
 
 log = logging.getLogger(__name__)
+
+HYDRA_BASE = "1.3"
+"""The version of Hydra whose defaults hold, such as to stay in the folder that a launch began in."""
 
 
 def run(cfg: DictConfig) -> Plan | Skipped | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
+from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobRuntime, JobStatus, run_job, setup_globals
@@ -12,10 +13,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from gradhorizon.config import ConfigError
-from gradhorizon.machine.devices import resolve_device
 from gradhorizon.runs.results import RunError
 from gradhorizon.sweeps import launch
 from gradhorizon.terminal.reasons import RunFailedError
+from gradhorizon.training.devices import resolve_device
 
 
 def train_run(cfg: DictConfig, device: str, job_name: str) -> Any:
@@ -31,6 +32,7 @@ def train_run(cfg: DictConfig, device: str, job_name: str) -> Any:
         Exception: whatever the run raises.
     """
     os.environ["OMP_NUM_THREADS"] = str(cfg.num_threads)  # for what it may start itself; torch is told by the run
+    version.setbase(launch.HYDRA_BASE)
     setup_globals()
     JobRuntime.instance().set("name", job_name)
     found = resolve_device(cfg.device)
