@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 
 from analysis.cohort import Cohort, absence, read_cohort
 from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.terminal.words import show_any_text
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ def run(
         arguments: the command line; the process's own if None.
     """
     options = parse(description, arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that knows few characters stops no program
-            stream.reconfigure(errors="backslashreplace")
+    show_any_text()
     try:
         refuse_unfit(options.out)
         cohort = read_cohort(options.folders, is_partial=options.is_partial)
@@ -76,6 +74,8 @@ def run(
         sys.exit(f"Error: {error}")
     except UnicodeEncodeError as error:
         sys.exit(f"Error: a label or the name of a folder is no Unicode text, got {error.object[:80]!a}; rename it")
+    except MemoryError:
+        sys.exit("Error: there is not memory enough to draw all of these runs at once; name fewer of them")
     if absent:
         print(f"note: {absent}", file=sys.stderr)
     for path in paths:

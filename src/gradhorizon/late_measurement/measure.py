@@ -40,6 +40,7 @@ from gradhorizon.records.finding import Found, find, recorded_runs
 from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.records.tables import RecordsError
 from gradhorizon.terminal.progress import format_duration
+from gradhorizon.terminal.words import show_any_text
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line; the process's own if None.
     """
     options = _parser().parse_intermixed_args(arguments)
+    show_any_text()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     keep_private()
     overrides = [word for word in options.words if _OVERRIDE.fullmatch(word)]

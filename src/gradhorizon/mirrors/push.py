@@ -28,10 +28,11 @@ from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
 from gradhorizon.records.configurations import read_configuration
 from gradhorizon.records.finding import Found, find, recorded_runs
-from gradhorizon.records.layout import LOCK, RUN_SHEET, member_folder, seeds_in
+from gradhorizon.records.layout import CONFIG, LOCK, RUN_SHEET, member_folder, seeds_in
 from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.sheets import known_member_sheet, read_run_sheet
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.terminal.words import show_any_text
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line; the process's own if None.
     """
     options = _parser().parse_args(arguments)
+    show_any_text()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("wandb").propagate = False  # its tracebacks; the words are in the exception
     try:
@@ -154,7 +156,13 @@ def _shown(logger: Mapping[str, Any], options: argparse.Namespace) -> dict[str, 
                  "job_type": "WANDB_JOB_TYPE", "notes": "WANDB_NOTES"}  # fmt: skip
     own = {name: getattr(options, name) or logger.get(name) or os.environ.get(variable)
            for name, variable in fallbacks.items()}  # fmt: skip
-    return {**own, "tags": options.tags.split(",") if options.tags else [*(logger.get("tags") or [])]}
+    shown = {**own, "tags": options.tags.split(",") if options.tags else logger.get("tags") or []}
+    for name, value in shown.items():
+        is_words = isinstance(value, list) and all(isinstance(tag, str) for tag in value)
+        if not (is_words if name == "tags" else value is None or isinstance(value, str)):
+            expected = "a list of words" if name == "tags" else "text"
+            raise RecordsError(f"`logger.{name}` of {CONFIG} must be {expected}, got {value!r:.100}; pass --{name}")
+    return shown
 
 
 @dataclass(frozen=True)

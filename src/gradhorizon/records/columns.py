@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradhorizon.records.errors import DamagedFileError
+from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.records.tables import LEAD_COLUMNS, type_of
+
+OWNER = ("experiment", "run", "seed")
+"""Lead columns that tell whose rows they are."""
 
 _PLAIN = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
 _VALUE_BYTES = 8
@@ -80,3 +86,21 @@ def check_lead(schema: pa.Schema, path: Path) -> None:
         if found.get(column.name) != type_of(column):
             words = f"its column `{column.name}` is {found.get(column.name, 'missing')}, expected {column.dtype}"
             raise DamagedFileError(f"{path} is no table of gradhorizon: {words}", _ADVICE)
+
+
+def check_owner(table: pa.Table, path: Path, owner: Mapping[Any, Any]) -> None:
+    """Refuse rows of another member than their sheets tell of: nothing would be known of it.
+
+    Args:
+        table: of one member.
+        path: where it lies.
+        owner: `OWNER` -> what the sheets say.
+
+    Raises:
+        DamagedFileError: they are another's.
+    """
+    for column in OWNER if table.num_rows else ():
+        found = table[column][0].as_py()
+        if found != owner[column]:
+            words = f"has rows of the {column} {found!r:.100}, where {RUN_SHEET} says {owner[column]!r:.100}"
+            raise DamagedFileError(f"{path} {words}", _ADVICE)

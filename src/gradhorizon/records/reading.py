@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gradhorizon.records.absent_tables import remedy
-from gradhorizon.records.columns import check_lead
+from gradhorizon.records.columns import OWNER, check_lead, check_owner
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import files_of, read_listed
 from gradhorizon.records.finding import find
@@ -175,14 +175,16 @@ class Runs:
 
         Raises:
             AbsentTableError: no member recorded it.
-            RecordsError: they recorded it with different columns.
+            RecordsError: they recorded it with different columns, or for another run than their sheet says.
         """
         found = {Path(folder): read_member_rows(Path(folder), name) for folder in self.members["folder"]}
         present = {folder: table for folder, table in found.items() if table is not None}
         if not present:
             raise AbsentTableError(f"no run recorded `{name}`; {remedy([name])}")
         first, expected = next((folder, table.schema) for folder, table in present.items())
+        owners = self.members.set_index("folder")[[*OWNER]].to_dict("index")
         for folder, table in present.items():
+            check_owner(table, folder / RECORDS / name, owners[str(folder)])
             check_columns(table.schema, folder / RECORDS / name, expected, f"that of {first}")
         return pd.concat([_frame(table) for table in present.values()], ignore_index=True)
 

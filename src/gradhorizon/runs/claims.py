@@ -129,7 +129,7 @@ class Claim:
         """
         beat = "" if now_s is None else f" (last sign of life {max(now_s - self.beat_at_s, 0):.0f} s ago)"
         if not self.host:
-            return f"a process that has not said who it is{beat}"
+            return f"a process that has not said who it is in {self.path.name}{beat}"
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.launched_at_s))
         slot = f" on {self.slot}" if self.slot else ""
         return f"process {self.pid} on host {self.host}{slot}, since {since}{beat}"

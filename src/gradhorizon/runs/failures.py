@@ -47,9 +47,15 @@ def forgive(folder: Path, seeds: Iterable[int]) -> None:
     Args:
         folder: the run's folder.
         seeds: members that are trained now, or are done.
+
+    Raises:
+        RecordsError: a folder lies in its place.
     """
+    path = folder / FAILURE
+    if path.is_dir() and not path.is_symlink():
+        raise RecordsError(f"{path} is a folder, where a file was expected; move it away")
     if not set(failed_seeds(folder)) - set(seeds):
-        (folder / FAILURE).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def failed_seeds(folder: Path) -> list[int]:

@@ -36,6 +36,7 @@ exit code: 0 if nothing is wrong; 1 if something is, or if there is no run
 """
 _STYLES = {"damaged": "bold red", "unsealed": "yellow", "whole": "green"}
 _SHOWN = 20  # runs without a problem
+_SAID = 100  # problems and notes of one run
 _WIDTH = 160  # columns, where there is no terminal
 
 
@@ -58,8 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = [verify_run(folder) for folder in folders]
     console.print(_table(verdicts))
     for verdict in verdicts:
-        for words in (*verdict.problems, *(f"note: {note}" for note in verdict.notes)):
+        said = [*verdict.problems, *(f"note: {note}" for note in verdict.notes)]
+        for words in said[:_SAID]:
             console.print(printable(f"{verdict.folder.name}: {words}"))
+        if len(said) > _SAID:
+            console.print(printable(f"{verdict.folder.name}: … and {len(said) - _SAID} more"))
     console.print(_summary(verdicts))
     if not any(verdict.problems for verdict in verdicts):
         _say_digest(console, folders)

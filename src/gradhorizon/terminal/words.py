@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
+from io import TextIOWrapper
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def show_any_text() -> None:
+    """Have standard output and error spell what they cannot encode, such as a folder's name of another encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:

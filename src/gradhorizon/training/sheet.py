@@ -14,6 +14,7 @@ from gradhorizon.records.files import remove_orphans, write_atomically
 from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import CONFIG, RUN_SHEET
 from gradhorizon.records.listing import FILES
+from gradhorizon.records.plain import open_file
 from gradhorizon.records.seals import Entry, sealed_text
 from gradhorizon.runs.failures import forgive
 from gradhorizon.runs.identity import RESULTS_VERSION
@@ -68,7 +69,8 @@ class RunSheet:
             if not (folder / CONFIG).exists():
                 own = OmegaConf.masked_copy(cfg, list(vars(run)))
                 write_atomically(sealed_text(OmegaConf.to_yaml(own, resolve=True)), folder / CONFIG)
-        self.content[FILES] = {CONFIG: Entry.of((folder / CONFIG).read_bytes()).plain}
+        with open_file(folder / CONFIG) as file:
+            self.content[FILES] = {CONFIG: Entry.of(file.read()).plain}
 
     def write(self, status: str) -> dict[str, Any]:
         """Write ``run.json``; returns the outcomes of all members on disk, by seed.
