@@ -129,6 +129,12 @@ def test_a_mark_goes_when_all_members_that_it_names_are_at_work_or_done(
     assert (folder / FAILURE).exists() == is_left
 
 
+def test_a_folder_in_the_place_of_a_failure_is_said(tmp_path: Path) -> None:
+    (tmp_path / FAILURE).mkdir()
+    with pytest.raises(RecordsError, match=r"failed\.json is a folder, where a file was expected; move it away"):
+        forgive(tmp_path, [0])
+
+
 @pytest.mark.parametrize("error", [OSError("no"), SystemExit(0), StopIteration(), BaseException("odd"), MemoryError()])
 def test_whatever_breaks_a_run_leaves_a_mark_a_traceback_in_its_log_and_a_plain_error(
     tmp_path: Path, error: BaseException

@@ -166,7 +166,7 @@ def test_the_owners_process_is_dead_while_it_is_a_zombie() -> None:
 def test_a_damaged_claim_counts_until_it_is_silent(folder: Path, content: str) -> None:
     path = leave(folder).path
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(MemberHeldError, match="has not said who it is"):
+    with pytest.raises(MemberHeldError, match=r"has not said who it is in \.owner-000001\.json"):
         lock(folder)
     os.utime(path, (time.time() - SILENCE_S - 1, time.time() - SILENCE_S - 1))
     with members_locked(folder, [0]):

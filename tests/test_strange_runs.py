@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.tables import METRICS
 from gradhorizon.status import command
 from tests.records_on_disk import list_as_found, rewrite_config
+from tests.runs_on_disk import run
 from tests.synthetic_runs import SyntheticRun, config_of
 
 Change = Callable[[Path], None]
@@ -192,6 +195,61 @@ def test_nothing_is_looked_up_for_a_strangers_configuration(
     pages = [path.read_text(errors="replace") for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert pages
     assert not any("51ecret" in page for page in pages)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("experiment", "another"), ("run", "another"), ("run", "\x1b[31m\n<script>")]
+)
+@pytest.mark.parametrize("program", [figures.main, report.main], ids=["figures", "report"])
+def test_rows_of_another_run_than_the_sheet_tells_of_are_one_line_of_figures_and_report(
+    folder: Path, tmp_path: Path, program: Callable[[list[str]], None], column: str, value: str
+) -> None:
+    key("run.json", column, value)(folder)
+    with pytest.raises(SystemExit, match=rf"^Error: .* has rows of the {column} .* where run\.json says ") as caught:
+        program([str(folder), "--out", str(tmp_path / "out")])
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("name", "value"), [("tags", 3), ("tags", "ab"), ("tags", [1]), ("project", ["x"])])
+def test_wrong_words_for_wandb_are_one_line(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, value: Any
+) -> None:
+    rewrite_config(folder, f"{(folder / 'config.yaml').read_text()}logger: {{{name}: {json.dumps(value)}}}\n")
+    (folder / "seed-0" / ".lock").touch()
+    assert push.main([str(folder), "--offline", "--out", str(tmp_path / "out")]) == 1
+    assert f"`logger.{name}` of config.yaml must be " in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_without_memory_for_a_figure_less_is_advised(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: Any) -> None:
+        raise pa.lib.ArrowMemoryError("realloc of size 1785724928 failed")
+
+    monkeypatch.setattr(figures, "write", too_much)
+    with pytest.raises(SystemExit, match="^Error: there is not memory enough .*; name fewer"):
+        figures.main([str(folder), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("module", ["late_measurement.measure", "mirrors.push"])
+def test_a_folder_whose_name_no_terminal_can_spell_is_one_message(made: Path, tmp_path: Path, module: str) -> None:
+    shutil.copytree(made, tmp_path / "runs" / os.fsdecode(b"run\xff-0123456789"))
+    command_line = [sys.executable, "-m", f"gradhorizon.{module}", str(tmp_path / "runs")]
+    command_line += ["measurement=gates"] if "measure" in module else ["--offline", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command_line, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"Error: " in done.stderr
+    assert b"run.json is that of the run" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("change", [folder_of("config.yaml"), pipe("config.yaml")], ids=["folder", "pipe"])
+def test_a_launch_over_a_configuration_that_is_no_file_says_so(tmp_path: Path, change: Change) -> None:
+    begun = run(tmp_path, "num_seeds=1", "seq_len=8")
+    change(begun)
+    with pytest.raises(RecordsError, match=r"config\.yaml is "):
+        run(tmp_path, "num_seeds=2", "seq_len=8")
 
 
 # --- tables

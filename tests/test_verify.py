@@ -11,6 +11,7 @@ import pytest
 from gradhorizon.records.files import read_json
 from gradhorizon.records.reading import read_runs
 from gradhorizon.runs.verification import verify_run
+from gradhorizon.status import verify
 from gradhorizon.status.verify import main
 from tests.records_on_disk import without_listing
 from tests.runs_on_disk import run
@@ -70,6 +71,20 @@ def test_what_was_changed_is_named(folder: Path, name: str, change: str, capsys:
 def test_a_member_that_the_run_tells_of_and_that_is_gone_is_named(folder: Path) -> None:
     shutil.rmtree(folder / "seed-1")
     assert verify_run(folder).problems == ["seed-1 is missing: run.json tells how it ended"]
+
+
+def test_of_very_many_problems_the_first_are_told_and_all_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "_SAID", 2)
+    for path in sorted((folder / "seed-1" / "checkpoints").iterdir()) + sorted(folder.glob("seed-*/records/*.parquet")):
+        flip(path)
+    assert main([str(folder)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    count = len(verify_run(folder).problems)
+    assert count > 4
+    assert f"… and {count - 2} more" in shown
+    assert f"{count} wrong" in shown
 
 
 def test_what_nothing_lists_is_told_and_is_no_damage(folder: Path) -> None:
