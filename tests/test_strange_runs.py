@@ -228,7 +228,7 @@ def test_without_memory_for_a_figure_less_is_advised(
         raise pa.lib.ArrowMemoryError("realloc of size 1785724928 failed")
 
     monkeypatch.setattr(figures, "write", too_much)
-    with pytest.raises(SystemExit, match="^Error: there is not memory enough .*; name fewer"):
+    with pytest.raises(SystemExit, match=r"^Error: there is not memory enough .*; name fewer"):
         figures.main([str(folder), "--out", str(tmp_path / "out")])
 
 
