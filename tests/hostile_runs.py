@@ -23,7 +23,6 @@ from gradhorizon.records.layout import (
     LOG,
     MEMBER_SHEET,
     OUTPUT,
-    RECORDS,
     RUN_SHEET,
     SWEEPS,
     member_folder,
@@ -38,8 +37,9 @@ SECRET = "a-secret-of-the-environment"  # noqa: S105, it is none
 ESCAPE = "\x1b[31mred"
 """What no program may send to a terminal."""
 
-_DEEP = 200_000
-_Change = Callable[[Path, Path], None]
+DEEP = 200_000
+Change = Callable[[Path, Path], None]
+Named = tuple[str, Change]
 
 
 class Payload:
@@ -61,7 +61,7 @@ def sentinel_of(outside: Path) -> Path:
     return outside.with_name("executed")
 
 
-def _files(run: Path) -> dict[str, Path]:
+def files_of_a_run(run: Path) -> dict[str, Path]:
     member = member_folder(run, 0)
     return {
         RUN_SHEET: run / RUN_SHEET, CONFIG: run / CONFIG, LOG: run / LOG, FAILURE: run / FAILURE,
@@ -71,9 +71,9 @@ def _files(run: Path) -> dict[str, Path]:
     }  # fmt: skip
 
 
-def _content(name: str, content: bytes) -> _Change:
+def with_content(name: str, content: bytes) -> Change:
     def change(run: Path, _: Path) -> None:
-        path = _cleared(_files(run)[name])
+        path = _cleared(files_of_a_run(run)[name])
         path.write_bytes(content)
         if name == CONFIG:
             rewrite_config(run, content)
@@ -89,19 +89,19 @@ def _cleared(path: Path) -> Path:
     return path
 
 
-def _fifo(name: str) -> _Change:
-    return lambda run, _: os.mkfifo(_cleared(_files(run)[name]))
+def with_pipe(name: str) -> Change:
+    return lambda run, _: os.mkfifo(_cleared(files_of_a_run(run)[name]))
 
 
-def _folder(name: str) -> _Change:
-    return lambda run, _: _cleared(_files(run)[name]).mkdir()
+def with_folder(name: str) -> Change:
+    return lambda run, _: _cleared(files_of_a_run(run)[name]).mkdir()
 
 
-def _link(name: str, is_dangling: bool = False) -> _Change:
+def with_link(name: str, is_dangling: bool = False) -> Change:
     """A link to a file outside, which holds what the file held."""
 
     def change(run: Path, outside: Path) -> None:
-        path = _files(run)[name]
+        path = files_of_a_run(run)[name]
         target = outside / f"target of {path.name}"
         if not is_dangling:
             target.write_bytes(path.read_bytes() if path.is_file() else b"{}")
@@ -110,7 +110,7 @@ def _link(name: str, is_dangling: bool = False) -> _Change:
     return change
 
 
-def _folder_out(*parts: str) -> _Change:
+def with_folder_out(*parts: str) -> Change:
     """A folder of the run that is a link to one outside with the same content."""
 
     def change(run: Path, outside: Path) -> None:
@@ -121,9 +121,9 @@ def _folder_out(*parts: str) -> _Change:
     return change
 
 
-def _edited(name: str, edit: Callable[[dict[str, Any], Path], None]) -> _Change:
+def _edited(name: str, edit: Callable[[dict[str, Any], Path], None]) -> Change:
     def change(run: Path, outside: Path) -> None:
-        path = _files(run)[name]
+        path = files_of_a_run(run)[name]
         load, dump = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
         content = load(path.read_text(encoding="utf-8"))
         edit(content, sentinel_of(outside))
@@ -135,7 +135,7 @@ def _edited(name: str, edit: Callable[[dict[str, Any], Path], None]) -> _Change:
     return change
 
 
-def _set(name: str, key: str, value: Any) -> _Change:
+def with_value(name: str, key: str, value: Any) -> Change:
     def edit(content: dict[str, Any], _: Path) -> None:
         *folders, last = key.split(".")
         for folder in folders:
@@ -145,10 +145,10 @@ def _set(name: str, key: str, value: Any) -> _Change:
     return _edited(name, edit)
 
 
-def _targets(target: str, **arguments: Any) -> list[tuple[str, _Change]]:
+def with_targets(target: str, **arguments: Any) -> list[tuple[str, Change]]:
     """One class or function that a stranger would like to be called, wherever a configuration names one."""
 
-    def change_at(place: str) -> _Change:
+    def change_at(place: str) -> Change:
         def edit(content: dict[str, Any], sentinel: Path) -> None:
             pickled = sentinel.with_name("payload.pkl")
             pickled.write_bytes(pickle.dumps(Payload(sentinel)))
@@ -167,7 +167,7 @@ def _targets(target: str, **arguments: Any) -> list[tuple[str, _Change]]:
     return [(f"{target} as {place}", change_at(place)) for place in places]
 
 
-def _pickled_checkpoint(run: Path, outside: Path) -> None:
+def with_pickled_checkpoint(run: Path, outside: Path) -> None:
     for name in ("init.pt", "last.pt"):
         torch.save(
             {"network": Payload(sentinel_of(outside)), "step": 0, "phase": "init"}, member_folder(run, 0) / KEPT / name
@@ -175,115 +175,36 @@ def _pickled_checkpoint(run: Path, outside: Path) -> None:
     relist(member_folder(run, 0))
 
 
-def _pickled_metadata(run: Path, outside: Path) -> None:
+def with_pickled_metadata(run: Path, outside: Path) -> None:
     path = table_path(member_folder(run, 0), "metrics")
     table = pq.read_table(path, partitioning=None)
     own = {b"ARROW:extension:name": b"arrow.py_extension_type",
            b"ARROW:extension:metadata": pickle.dumps(Payload(sentinel_of(outside)))}  # fmt: skip
     fields = [field.with_metadata(own) if field.name == "value" else field for field in table.schema]
-    pq.write_table(table.cast(pa.schema(fields)).replace_schema_metadata({"pandas": "[" * _DEEP}), path)
+    pq.write_table(table.cast(pa.schema(fields)).replace_schema_metadata({"pandas": "[" * DEEP}), path)
     relist(member_folder(run, 0))
 
 
-def _renamed(name: bytes) -> _Change:
+def renamed(name: bytes) -> Change:
     return lambda run, _: os.rename(os.fsencode(run), os.path.join(os.fsencode(run.parent), name))  # noqa: PTH104, PTH118
 
 
-def _mode(*parts: str) -> _Change:
+def without_rights(*parts: str) -> Change:
     return lambda run, _: run.joinpath(*parts).chmod(0)
 
 
-def _many_seeds(run: Path, _: Path) -> None:
+def with_many_seeds(run: Path, _: Path) -> None:
     for seed in range(2, 10_000):
         member_folder(run, seed).mkdir()
 
 
-def _huge_seeds(run: Path, _: Path) -> None:
+def with_huge_seeds(run: Path, _: Path) -> None:
     for seed in (2**31 - 1, 2**63 - 1, 9_999_999_999):
         member_folder(run, seed).mkdir()
 
 
-def _file_for_folder(*parts: str) -> _Change:
+def with_file_for_folder(*parts: str) -> Change:
     def change(run: Path, _: Path) -> None:
         _cleared(run.joinpath(*parts)).write_bytes(b"a file")
 
     return change
-
-
-_LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
-    f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
-)
-_SHEETS = (RUN_SHEET, MEMBER_SHEET, FAILURE, "a claim", "a sweep")
-_SPOILT = (*_SHEETS, CONFIG, LOG)
-
-
-def collection() -> dict[str, list[tuple[str, _Change]]]:
-    """Kind -> what is changed in a copy of a run, by name; a change is given the run and a folder outside it."""
-    return {
-        "deep or huge": [
-            *((f"deep lists in {name}", _content(name, b"[" * _DEEP)) for name in _SHEETS),
-            *((f"deep objects in {name}", _content(name, b'{"a":' * _DEEP + b"1" + b"}" * _DEEP)) for name in _SHEETS),
-            *((f"a long number in {name}", _content(name, b'{"step": ' + b"9" * 10**6 + b"}")) for name in _SHEETS),
-            (f"64 MiB in {RUN_SHEET}", _content(RUN_SHEET, b'{"run": "' + b"x" * 2**26 + b'"}')),
-            (f"64 MiB in {CONFIG}", _content(CONFIG, b"a: " + b"x" * 2**26)),
-            ("deep YAML", _content(CONFIG, b"[" * _DEEP)),
-            ("YAML aliases", _content(CONFIG, _LAUGHS.encode())),
-        ],
-        "wants to be executed": [
-            *_targets("pandas.read_pickle", filepath_or_buffer="PICKLE"),
-            *_targets("torch.load", f="PICKLE", weights_only=False),
-            *_targets("os.system", command="TOUCH"),
-            *_targets("builtins.exec", source="PYTHON"),
-            ("YAML that makes objects", _content(CONFIG, b"a: !!python/object/apply:os.system ['touch executed']\n")),
-            ("pickles in checkpoints", _pickled_checkpoint),
-            ("a pickle in a table's metadata", _pickled_metadata),
-            ("interpolation of the environment", _set(CONFIG, "logger.project", "${oc.env:TORTURE_SECRET}")),
-        ],
-        "links out": [
-            *((f"{name} is a link", _link(name)) for name in _files(Path())),
-            *((f"{name} is a link to nothing", _link(name, is_dangling=True)) for name in (LOG, "the lock", FAILURE)),
-            ("records are elsewhere", _folder_out("seed-0", RECORDS)),
-            ("checkpoints are elsewhere", _folder_out("seed-0", KEPT)),
-            ("a member is elsewhere", _folder_out("seed-0")),
-        ],
-        "pipes": [(f"{name} is a pipe", _fifo(name)) for name in _files(Path())],
-        "folders for files": [
-            *((f"{name} is a folder", _folder(name)) for name in _files(Path())),
-            *((f"{'/'.join(parts)} is a file", _file_for_folder(*parts))
-              for parts in (("seed-0",), ("seed-0", RECORDS), ("seed-0", KEPT), ("..", SWEEPS))),
-        ],
-        "other encodings": [
-            *((f"no UTF-8 in {name}", _content(name, b'{"run": "\xff\xfe\x00"}')) for name in _SPOILT),
-            *((f"UTF-16 in {name}", _content(name, '{"run": 1}'.encode("utf-16"))) for name in _SPOILT),
-            ("no UTF-8 in a folder's name", _renamed(b"run\xff-0123456789")),
-        ],
-        "out of reach": [
-            ("the run", _mode()), ("a member", _mode("seed-0")), ("records", _mode("seed-0", RECORDS)),
-            (RUN_SHEET, _mode(RUN_SHEET)), (MEMBER_SHEET, _mode("seed-0", MEMBER_SHEET)),
-        ],
-        "many or odd seeds": [
-            ("10 000 members", _many_seeds), ("members beyond any seed", _huge_seeds),
-            *((f"seeds {words}", _set(RUN_SHEET, "launches", [{"seeds": seeds}])) for words, seeds in (
-                ("as words", ["a"]), ("negative", [-1]), ("beyond", [10**300]), ("of nothing", None),
-                ("by thousands", [*range(10_000)]),
-                ("infinite", [float("inf")]), ("as floats", [0.5]))),
-        ],
-        "names": [
-            ("control characters in a folder's name", _renamed(b"\x1b[31mred\n[bold]x[/bold]-0123456789")),
-            *((f"{key} that would act", _set(RUN_SHEET, key, f"{ESCAPE}\n[link=x]<script>alert(1)</script>"))
-              for key in ("model", "task", "experiment", "run", "variant", "color")),
-            ("a reason that would act", _content(FAILURE, json.dumps({"reason": f"{ESCAPE}\n[bold]"}).encode())),
-        ],
-        "well-formed, wrong": [
-            *((f"{key} of {name} is {value}", _set(name, key, value)) for name, key, value in (
-                (RUN_SHEET, "chance", None), (RUN_SHEET, "launches", None), (RUN_SHEET, "launches", [None]),
-                (RUN_SHEET, "outcomes", []), (RUN_SHEET, "outcomes", {"0": None}), (RUN_SHEET, "seq_len", "8"),
-                (RUN_SHEET, "num_steps", float("nan")), (RUN_SHEET, "results_version", "2"), (RUN_SHEET, "identity", 5),
-                (MEMBER_SHEET, "launch", None), (MEMBER_SHEET, "outcome", []), (MEMBER_SHEET, "outcome_step", None),
-                (MEMBER_SHEET, "status", {}), (MEMBER_SHEET, "step", 10**400), (MEMBER_SHEET, "seed", 1),
-                (MEMBER_SHEET, "measured_later", []), (CONFIG, "task", None), (CONFIG, "trainer", None),
-                (CONFIG, "model", []), (CONFIG, "measurement", [1]), (CONFIG, "logger", {"tags": 3}))),
-            *((f"{words} for {name}", _content(name, content)) for name in (*_SHEETS, CONFIG)
-              for words, content in (("nothing", b""), ("null", b"null"), ("a list", b"[]"), ("a number", b"1e999"))),
-        ],
-    }  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks.house import MOST_ENTRIES, MOST_FLOORS, circle, entries, floors, imports, longest_way, rooms
 
+ROOT = Path(__file__).parents[1]
 MOST_ROOMS_ON_THE_WAY = 8
 
 
@@ -27,6 +29,19 @@ def test_the_package_has_few_rooms_and_few_floors() -> None:
 def test_a_call_from_configuration_to_records_walks_few_rooms() -> None:
     way = longest_way(rooms(), "application", "records")
     assert 1 < len(way) <= MOST_ROOMS_ON_THE_WAY
+
+
+def test_the_architectures_page_draws_the_floors_as_they_are() -> None:
+    rows = re.findall(r"^\| (\d) \| (.+?) \|", (ROOT / "docs" / "architecture.md").read_text("utf-8"), re.MULTILINE)
+    drawn = {name: int(floor) for floor, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert drawn == {name: floor for name, floor in floors(rooms()).items() if name != "gradhorizon"}
+
+
+def test_whatever_the_architectures_page_points_at_is_there() -> None:
+    paths = re.findall(r"`([a-z_]+/(?:\w+/)*\w+\.py)`", (ROOT / "docs" / "architecture.md").read_text("utf-8"))
+    places = (ROOT, ROOT / "src" / "gradhorizon")
+    assert paths
+    assert [path for path in paths if not any((place / path).is_file() for place in places)] == []
 
 
 @pytest.mark.parametrize(

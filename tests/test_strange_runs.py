@@ -21,7 +21,8 @@ from analysis import figures, report
 from gradhorizon.late_measurement.measure import composed as composed_for_measuring
 from gradhorizon.late_measurement.run import FinishedRun
 from gradhorizon.mirrors import push
-from gradhorizon.records.errors import RecordsError
+from gradhorizon.records.columns import check_owner
+from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import write_json
 from gradhorizon.records.parquet import read_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
@@ -210,7 +211,18 @@ def test_rows_of_another_run_than_the_sheet_tells_of_are_one_line_of_figures_and
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(("name", "value"), [("tags", 3), ("tags", "ab"), ("tags", [1]), ("project", ["x"])])
+@pytest.mark.parametrize("seeds", [[1, 0], [0, 1], [1]])
+def test_a_single_row_of_another_member_is_named(tmp_path: Path, seeds: list[int]) -> None:
+    count = len(seeds)
+    table = pa.table({"experiment": ["e"] * count, "run": ["r"] * count, "seed": seeds})
+    with pytest.raises(DamagedFileError, match=r"has rows of the seed 1, where run\.json says 0"):
+        check_owner(table, tmp_path, {"experiment": "e", "run": "r", "seed": 0})
+    check_owner(table.slice(0, 0), tmp_path, {"experiment": "e", "run": "r", "seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("job_type", 3), ("tags", 3), ("tags", "ab"), ("tags", [1]), ("project", ["x"])]
+)
 def test_wrong_words_for_wandb_are_one_line(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, value: Any
 ) -> None:
@@ -218,6 +230,7 @@ def test_wrong_words_for_wandb_are_one_line(
     (folder / "seed-0" / ".lock").touch()
     assert push.main([str(folder), "--offline", "--out", str(tmp_path / "out")]) == 1
     assert f"`logger.{name}` of config.yaml must be " in caplog.text
+    assert f"pass --{name.replace('_', '-')}" in caplog.text
     assert "Traceback" not in caplog.text
 
 

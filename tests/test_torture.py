@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile_runs import collection, sentinel_of
+from tests.hostile_kinds import collection
+from tests.hostile_runs import sentinel_of
 from tests.torture import CHAPTERS
 from tests.torture_changes import Hole, holes
 from tests.torture_flips import Flip, Flips, Row, done_to, verdict

@@ -18,6 +18,7 @@ from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.writing import MemberRecords
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.terminal.reasons import RunFailedError
 from gradhorizon.training import recorder
@@ -377,6 +378,24 @@ def test_a_crash_between_the_last_checkpoint_and_the_finish_keeps_every_row(
     folder = run(tmp_path)
     for seed in (0, 1):
         assert_same_records(finished, folder, seed)
+
+
+def test_a_member_is_called_finished_only_once_what_was_merged_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = MemberRecords.remove_superseded
+
+    def remove(self: MemberRecords) -> None:
+        seen.append((len(self.listing.superseded), read_json(self.member / "member.json")["status"]))
+        original(self)
+
+    monkeypatch.setattr(MemberRecords, "remove_superseded", remove)
+    folder = run(tmp_path, "num_seeds=1", "trainer.checkpoint_every_s=0")
+    assert max(count for count, _ in seen) > 0
+    assert {status for _, status in seen} == {"running"}
+    assert read_json(folder / "seed-0" / "member.json")["status"] == "finished"
+    assert not [path for path in (folder / "seed-0" / "records").iterdir() if path.is_dir()]
 
 
 def test_a_plan_trains_nothing_and_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -84,6 +84,7 @@ def test_of_very_many_problems_the_first_are_told_and_all_counted(
     count = len(verify_run(folder).problems)
     assert count > 4
     assert f"… and {count - 2} more" in shown
+    assert shown.count(f"{folder.name}: seed-") == 2
     assert f"{count} wrong" in shown
 
 

@@ -161,7 +161,9 @@ def _shown(logger: Mapping[str, Any], options: argparse.Namespace) -> dict[str, 
         is_words = isinstance(value, list) and all(isinstance(tag, str) for tag in value)
         if not (is_words if name == "tags" else value is None or isinstance(value, str)):
             expected = "a list of words" if name == "tags" else "text"
-            raise RecordsError(f"`logger.{name}` of {CONFIG} must be {expected}, got {value!r:.100}; pass --{name}")
+            raise RecordsError(
+                f"`logger.{name}` of {CONFIG} must be {expected}, got {value!r:.100}; pass --{name.replace('_', '-')}"
+            )
     return shown
 
 

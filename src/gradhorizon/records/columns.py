@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gradhorizon.records.errors import DamagedFileError
@@ -99,8 +100,8 @@ def check_owner(table: pa.Table, path: Path, owner: Mapping[Any, Any]) -> None:
     Raises:
         DamagedFileError: they are another's.
     """
-    for column in OWNER if table.num_rows else ():
-        found = table[column][0].as_py()
-        if found != owner[column]:
-            words = f"has rows of the {column} {found!r:.100}, where {RUN_SHEET} says {owner[column]!r:.100}"
+    for column in OWNER:
+        other = next((value for value in pc.unique(table[column]).to_pylist() if value != owner[column]), None)
+        if other is not None:
+            words = f"has rows of the {column} {other!r:.100}, where {RUN_SHEET} says {owner[column]!r:.100}"
             raise DamagedFileError(f"{path} {words}", _ADVICE)
