@@ -265,6 +265,22 @@ def test_a_launch_over_a_configuration_that_is_no_file_says_so(tmp_path: Path, c
         run(tmp_path, "num_seeds=2", "seq_len=8")
 
 
+@pytest.mark.parametrize("name", ["records", "checkpoints"])
+def test_a_launch_over_a_file_in_a_folders_place_says_so_before_it_trains(tmp_path: Path, name: str) -> None:
+    begun = run(tmp_path, "num_seeds=1", "seq_len=8")
+    (begun / "seed-1").mkdir()
+    (begun / "seed-1" / name).write_text("a file")
+    with pytest.raises(RecordsError, match=rf"seed-1/{name} is a file, where a folder was expected; move it away"):
+        run(tmp_path, "num_seeds=2", "seq_len=8")
+
+
+def test_a_launch_over_a_folder_in_a_kept_checkpoints_place_says_so_before_it_trains(tmp_path: Path) -> None:
+    begun = run(tmp_path, "num_seeds=1", "seq_len=8")
+    (begun / "seed-1" / "checkpoints" / "last.pt").mkdir(parents=True)
+    with pytest.raises(RecordsError, match=r"last\.pt is a folder, where a file was expected; move it away"):
+        run(tmp_path, "num_seeds=2", "seq_len=8")
+
+
 # --- tables
 
 

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.runs import failures
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import SWEEPS, asked_files, asked_path, failed_before_path
 from gradhorizon.records.plain import read_json
 from gradhorizon.records.sheets import check
+from gradhorizon.runs import failures
 
 _OF_NO_RUN = ("runs_dir=", "hydra.", "hydra/", "plan=")
 

@@ -14,19 +14,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gradhorizon.runs import asked
-
-from gradhorizon.machine import stopping
 from gradhorizon.config import ConfigError, runs_root
-from gradhorizon.runs.failures import content_of, last_lines
-from gradhorizon.runs.locks import MemberHeldError, other_owner
-from gradhorizon.terminal.reasons import RunFailedError, attach, attached, reason_of, traceback_of
+from gradhorizon.machine import stopping
 from gradhorizon.records.files import write_json
 from gradhorizon.records.layout import FAILURE, LOG
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.runs import asked
+from gradhorizon.runs.failures import content_of, last_lines
+from gradhorizon.runs.locks import MemberHeldError, other_owner
 from gradhorizon.runs.log import log_file
-from gradhorizon.runs.summary import mark_failed
 from gradhorizon.runs.results import RunError, Skipped
+from gradhorizon.runs.summary import mark_failed
+from gradhorizon.terminal.reasons import RunFailedError, attach, attached, reason_of, traceback_of
 
 log = logging.getLogger(__name__)
 

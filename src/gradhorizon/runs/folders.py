@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradhorizon.config import ConfigError
-from gradhorizon.runs.failures import content_of
-from gradhorizon.terminal.once import say_once
 from gradhorizon.records import safely
 from gradhorizon.records.layout import RUN_SHEET, identity_in, is_skipped, probe_path
+from gradhorizon.runs.failures import content_of
+from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import logging
 import re
 from collections.abc import Sequence
 
-from gradhorizon.config import RunConfig
 from gradhorizon.composition.spelling import canonical, spelled
+from gradhorizon.config import RunConfig
 
 log = logging.getLogger(__name__)
 

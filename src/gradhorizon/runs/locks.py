@@ -2,8 +2,8 @@
 
 The file system's lock (``seed-N/.lock``, through ``filelock``) is freed at once when its process is killed. Network
 file systems may lack it, keep it after a crash, or not show it to other hosts; so what decides is the claim
-(`gradhorizon.runs.claims`), and the lock is a second opinion: a member is refused while its owner may be alive, or while
-somebody holds the lock and no claim tells who.
+(`gradhorizon.runs.claims`), and the lock is a second opinion: a member is refused while its owner may be alive, or
+while somebody holds the lock and no claim tells who.
 
 An owner that was silent for a minute on another host is taken over. Should it have been suspended and wake up, it finds
 that a member is no longer its own before it writes anything below the run's folder (`check_held`, which whatever writes
@@ -26,14 +26,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gradhorizon.runs import claims
-from gradhorizon.runs.claims import Claim
 from gradhorizon.config import ConfigError
+from gradhorizon.machine.stopping import Stopped
 from gradhorizon.records import safely
 from gradhorizon.records.files import remove_half_written_by, remove_strays
 from gradhorizon.records.guards import check_owned, guarded_by
 from gradhorizon.records.layout import LOCK, member_folder
-from gradhorizon.machine.stopping import Stopped
+from gradhorizon.runs import claims
+from gradhorizon.runs.claims import Claim
 
 log = logging.getLogger(__name__)
 

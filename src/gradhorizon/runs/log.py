@@ -11,10 +11,10 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from gradhorizon.config import ConfigError
-from gradhorizon.terminal.reasons import attach
+from gradhorizon.machine.stopping import Stopped
 from gradhorizon.records import safely
 from gradhorizon.records.guards import check_owned
-from gradhorizon.machine.stopping import Stopped
+from gradhorizon.terminal.reasons import attach
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.config import RunConfig
-from gradhorizon.terminal.once import say_once
 from gradhorizon.runs.members import MemberState
+from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from hydra.core.utils import filter_overrides
 from hydra.errors import CompactHydraException
 
-from gradhorizon.terminal.progress import format_duration
 from gradhorizon.records.layout import logs_in
+from gradhorizon.terminal.progress import format_duration
 
 
 @dataclass(frozen=True)

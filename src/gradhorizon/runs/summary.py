@@ -16,9 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gradhorizon.records.launches import known_seeds
 from gradhorizon.records.files import DamagedFileError, RecordsError, put_aside, write_json
 from gradhorizon.records.guards import check_owned
+from gradhorizon.records.launches import known_seeds
 from gradhorizon.records.layout import RUN_LOCK, RUN_SHEET, seeds_in
 from gradhorizon.records.listing import FILES
 from gradhorizon.records.sheets import look_at_run_sheet

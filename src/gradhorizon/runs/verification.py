@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from gradhorizon.runs.locks import members_locked
+from gradhorizon.records.checkpoints import load_checkpoint
 from gradhorizon.records.files import DamagedFileError, read_json, read_listed, write_atomically, write_json
 from gradhorizon.records.layout import (
     CHECKPOINT,
@@ -28,7 +28,7 @@ from gradhorizon.records.parquet import entry_of_table, read_parquet
 from gradhorizon.records.seals import KEY, Entry, SealError, opened_text, sealed_text
 from gradhorizon.records.sheets import check, look_at_run_sheet, read_member_sheet
 from gradhorizon.records.tables import RecordsError
-from gradhorizon.records.checkpoints import load_checkpoint
+from gradhorizon.runs.locks import members_locked
 
 SEALED_LATER = "sealed_at_s"
 """In ``member.json``: when files were listed that had been recorded before; seconds since 1970."""

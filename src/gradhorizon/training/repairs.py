@@ -16,7 +16,7 @@ from typing import Any
 from gradhorizon.records import safely
 from gradhorizon.records.checkpoints import load_checkpoint
 from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays, write_json
-from gradhorizon.records.layout import CHECKPOINT, MEMBER_SHEET, member_folder, seed_in
+from gradhorizon.records.layout import CHECKPOINT, KEPT, MEMBER_SHEET, RECORDS, member_folder, seed_in
 from gradhorizon.records.listing import FILES, Listing
 from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import RecordsError, Table
@@ -47,6 +47,7 @@ def mended(
         safely.refuse_links(member)
     except OSError as error:
         raise RecordsError(str(error)) from error
+    _refuse_other_kinds(member)
     for path in remove_strays(member):
         log.info("  %s: removed %s, half-written when a launch was killed", member.name, path.name)
     _mend_sheet(member)
@@ -65,6 +66,16 @@ def mended(
         _say_lost(member, path)
     _list_nothing(member)
     return None, MemberRecords(member, lead, None, tables)
+
+
+def _refuse_other_kinds(member: Path) -> None:
+    """Refuse files where folders belong, and the other way round, before anything is trained."""
+    for folder in (member / RECORDS, member / KEPT):
+        if folder.exists() and not folder.is_dir():
+            raise RecordsError(f"{folder} is a file, where a folder was expected; move it away")
+    for path in sorted((member / KEPT).glob("*")):
+        if path.is_dir():
+            raise RecordsError(f"{path} is a folder, where a file was expected; move it away")
 
 
 def restore(member: Member, checkpoint: dict[str, Any], folder: Path) -> None:
