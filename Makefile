@@ -17,7 +17,7 @@ DEV := $(VENV)/installed-dev
 RUNS ?= runs/quickstart
 FIGURES ?= $(RUNS)-figures
 TRAIN := $(VENV)/bin/gradhorizon
-ANALYSE := $(RUN) -m analysis.figures
+REPORT := $(VENV)/bin/gradhorizon-report
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
@@ -37,7 +37,7 @@ quickstart: $(RUNTIME) ## train a small sweep, draw its figures, table and repor
 .PHONY: figures
 figures: $(RUNTIME) ## draw figures, table and report of RUNS=<folder of runs> (default: the quickstart's)
 	@echo "==> Drawing figures, table and report of $(RUNS) into $(FIGURES)"
-	@$(ANALYSE) $(RUNS) --out $(FIGURES)
+	@$(REPORT) $(RUNS) --out $(FIGURES)
 
 .PHONY: test
 test: $(DEV) ## run the tests that take seconds

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from analysis import figures, report
-from analysis.cohort import read_cohort
+from gradhorizon.analysis import command as figures
+from gradhorizon.analysis.reading.cohort import read_cohort
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.status import command
 from gradhorizon.status.sweep import run_folders
+from tests.programs import draw_report
 from tests.runs_on_disk import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +99,7 @@ def assert_tellers_agree(folder: Path, out: Path, capsys: pytest.CaptureFixture[
     figures.main([str(folder), "--out", str(out), "--partial"])
     shown = capsys.readouterr().out
     assert f"{num_open} member{'s' * (num_open != 1)} had not finished" in re.sub(r"\s+", " ", shown)
-    report.main([str(folder), "--out", str(out)])
+    draw_report([str(folder), "--out", str(out)])
     page = (out / "report.html").read_text(encoding="utf-8")
     for text in (shown, page):
         assert head[0] in text

@@ -222,9 +222,12 @@ def test_the_example_cell_goes_through_training_measurements_analysis_and_report
     assert set(runs.members["model"]) == {"leaky"}
     assert set(runs.table("state_gradients")["model"]) == {"leaky"}
     figures = subprocess.run(
-        [sys.executable, "-m", "analysis.figures", str(tmp_path / "runs" / "default"), "--out", str(tmp_path / "out")],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "gradhorizon.analysis.command", "runs/default", "--out", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert figures.returncode == 0, figures.stderr
     assert "leaky" in (tmp_path / "out" / "report.html").read_text()
 

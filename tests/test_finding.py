@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from analysis import command_line
-from analysis.cohort import read_cohort
+from gradhorizon.analysis import command_line
+from gradhorizon.analysis.reading.cohort import read_cohort
 from gradhorizon.late_measurement import measure
 from gradhorizon.mirrors import push
 from gradhorizon.records.finding import find

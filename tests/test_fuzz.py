@@ -18,9 +18,10 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from analysis import report, verdicts
-from analysis.cohort import Cohort, read_cohort
-from analysis.naming import printable
+from gradhorizon.analysis import verdicts
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
+from gradhorizon.analysis.reading.naming import printable
+from gradhorizon.analysis.report import report
 from gradhorizon.composition.arguments import check_arguments
 from gradhorizon.config import ConfigError
 from gradhorizon.late_measurement import measure
@@ -192,8 +193,12 @@ def test_a_hostile_experiment_name_is_refused(tmp_path: Path, name: str) -> None
 # --- nothing is executed
 
 PACKING = ROOT / "src" / "gradhorizon" / "composition" / "packing.py"
-SOURCES = sorted(path for folder in ("src", "analysis", "benchmarks") for path in (ROOT / folder).rglob("*.py")
-                 if path != PACKING)  # fmt: skip
+SOURCES = sorted(
+    path
+    for folder in ("src", "analysis", "experiments", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+    if path != PACKING
+)
 UNSAFE = re.compile(r"(pickle|cPickle|dill|cloudpickle|joblib|shelve|marshal)\.(load|loads|open|Unpickler)|read_pickle")
 
 

@@ -14,11 +14,14 @@ from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted(f"analysis.studies.{path.stem}" for path in (ROOT / "analysis/studies").glob("*.py")
-                 if "def main(" in path.read_text(encoding="utf-8"))  # fmt: skip
-OTHERS = sorted(f"analysis.{path.stem}" for path in (ROOT / "analysis").glob("*.py")
-                if "def main(" in path.read_text(encoding="utf-8"))  # fmt: skip
-EXTRA = {"analysis.wandb_report": ["--offline"]}
+PLACES = {"src": "gradhorizon/analysis", ".": "experiments"}
+PROGRAMS = sorted(
+    ".".join(path.relative_to(ROOT / root).with_suffix("").parts)
+    for root, place in PLACES.items()
+    for path in (ROOT / root / place).rglob("*.py")
+    if "\ndef main(" in path.read_text(encoding="utf-8")
+)
+EXTRA = {"gradhorizon.analysis.wandb_report.report": ["--offline"]}
 
 
 def _in_place_of_a_folder(root: Path) -> Path:
@@ -77,7 +80,7 @@ def test_a_folder_beside_runs_is_taken_and_not_yet_made(place: str, tmp_path: Pa
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("program", [*OTHERS, *STUDIES])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_every_program_refuses_before_it_reads(program: str, tmp_path: Path) -> None:
     out = _in_place_of_a_folder(tmp_path)
     # There are no runs: whoever read first would say so instead.

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import figures, report
+from gradhorizon.analysis import command as figures
 from gradhorizon.late_measurement.measure import composed as composed_for_measuring
 from gradhorizon.late_measurement.run import FinishedRun
 from gradhorizon.mirrors import push
@@ -28,6 +28,7 @@ from gradhorizon.records.parquet import read_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.tables import METRICS
 from gradhorizon.status import command
+from tests.programs import draw_report
 from tests.records_on_disk import list_as_found, rewrite_config
 from tests.runs_on_disk import run
 from tests.synthetic_runs import SyntheticRun, config_of
@@ -148,7 +149,7 @@ def test_readers_name_the_file(folder: Path, change: Change) -> None:
 
 
 @pytest.mark.parametrize("change", ["chance null", "launch null", "run pipe", "member link"])
-@pytest.mark.parametrize("program", [figures.main, report.main], ids=["figures", "report"])
+@pytest.mark.parametrize("program", [figures.main, draw_report], ids=["figures", "report"])
 def test_figures_and_report_say_it_in_one_line(
     folder: Path, tmp_path: Path, program: Callable[[list[str]], None], change: str
 ) -> None:
@@ -177,7 +178,7 @@ def test_measuring_and_pushing_say_it_in_one_line(
 @pytest.mark.parametrize(
     "text", ["a: &a [1]\nb: *a\n", "!!python/object/apply:os.getcwd []", "- 1\n", "a: [", "model: 1\n"]
 )
-@pytest.mark.parametrize("program", [figures.main, report.main], ids=["figures", "report"])
+@pytest.mark.parametrize("program", [figures.main, draw_report], ids=["figures", "report"])
 def test_a_configuration_that_no_run_writes_is_one_line_of_figures_and_report(
     folder: Path, tmp_path: Path, program: Callable[[list[str]], None], text: str
 ) -> None:
@@ -192,7 +193,7 @@ def test_nothing_is_looked_up_for_a_strangers_configuration(
     monkeypatch.setenv("GRADHORIZON_SECRET", "51ecret")
     text = (folder / "config.yaml").read_text()
     rewrite_config(folder, f"{text}learning_rate: ${{oc.env:GRADHORIZON_SECRET}}\nhidden_size: ${{learning_rate}}\n")
-    report.main([str(folder), "--out", str(tmp_path / "out")])
+    draw_report([str(folder), "--out", str(tmp_path / "out")])
     pages = [path.read_text(errors="replace") for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert pages
     assert not any("51ecret" in page for page in pages)
@@ -201,7 +202,7 @@ def test_nothing_is_looked_up_for_a_strangers_configuration(
 @pytest.mark.parametrize(
     ("column", "value"), [("experiment", "another"), ("run", "another"), ("run", "\x1b[31m\n<script>")]
 )
-@pytest.mark.parametrize("program", [figures.main, report.main], ids=["figures", "report"])
+@pytest.mark.parametrize("program", [figures.main, draw_report], ids=["figures", "report"])
 def test_rows_of_another_run_than_the_sheet_tells_of_are_one_line_of_figures_and_report(
     folder: Path, tmp_path: Path, program: Callable[[list[str]], None], column: str, value: str
 ) -> None:

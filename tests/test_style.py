@@ -9,7 +9,7 @@ from statistics import median, quantiles
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for folder in ("src", "analysis") for path in (ROOT / folder).rglob("*.py"))
+FILES = sorted(path for folder in ("src", "analysis", "experiments") for path in (ROOT / folder).rglob("*.py"))
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

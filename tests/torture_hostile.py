@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis import figures, report
+from gradhorizon.analysis import command as figures
 from gradhorizon.config import ConfigError
 from gradhorizon.late_measurement import measure
 from gradhorizon.mirrors import push
@@ -26,6 +26,7 @@ from gradhorizon.status import command
 from gradhorizon.sweeps.launch import launch
 from tests.hostile_kinds import collection
 from tests.hostile_runs import ESCAPE, SECRET, sentinel_of
+from tests.programs import draw_report
 from tests.torture_specimens import FINISHED, OWN, UNFINISHED, Specimens, configuration, heard
 
 _LONGEST_CPU_S = 20
@@ -56,7 +57,7 @@ PROGRAMS: dict[str, Program] = {
     "status --json": lambda root, _, __: command.main(["--json", str(root)]),
     "status --failed": lambda root, _, __: command.main(["--failed", str(root)]),
     "figures": lambda root, out, _: figures.main(["--partial", "--out", str(out), str(root)]),
-    "report": lambda root, out, _: report.main(["--partial", "--out", str(out), str(root)]),
+    "report": lambda root, out, _: draw_report(["--partial", "--out", str(out), str(root)]),
     "measure": lambda root, _, __: measure.main([str(root), "measurement=hidden_block_spectrum"]),
     "push": lambda root, out, _: push.main(["--offline", "--out", str(out), str(root)]),
     "verify": _optional_verify,

@@ -152,12 +152,13 @@ def programs(place: Path, out: Path) -> dict[str, list[str]]:
         out: where they write.
     """
     python = [sys.executable, "-m"]
+    draw = [*python, "gradhorizon.analysis.command", str(place), "--partial", "--out"]
     found = {
         "status": [*python, "gradhorizon.status.command", "--once", str(place)],
         "status --json": [*python, "gradhorizon.status.command", "--json", str(place)],
         "status --failed": [*python, "gradhorizon.status.command", "--failed", str(place)],
-        "figures": [*python, "analysis.figures", "--partial", "--out", str(out / "figures"), str(place)],
-        "report": [*python, "analysis.report", "--partial", "--out", str(out / "report"), str(place)],
+        "figures": [*draw, str(out / "figures")],
+        "report": [*draw, str(out / "report"), "--only", "report"],
         "measure": [*python, "gradhorizon.late_measurement.measure", str(place), "measurement=gates"],
         "push": [*python, "gradhorizon.mirrors.push", "--offline", "--out", str(out), str(place)],
     }

@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from analysis import verdicts
-from analysis.cohort import open_lines, read_cohort
+from gradhorizon.analysis import verdicts
+from gradhorizon.analysis.reading.cohort import open_lines, read_cohort
 from gradhorizon.late_measurement.measure import composed
 from gradhorizon.late_measurement.members import FinishedMember, KeptCheckpoint
 from gradhorizon.late_measurement.run import FinishedRun

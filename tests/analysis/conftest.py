@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.cohort import Cohort, read_cohort
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
 from tests.synthetic_runs import SyntheticRun, config_of, exponential
 
 HOSTILE = "<script>alert(1)</script>"

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from analysis import figures, gradient_profile, report, sequence_length_scaling, training_curves, verdicts, wandb_report
+from gradhorizon.analysis import command as figures
+from gradhorizon.analysis.figures import gradient_profile, sequence_length_scaling, training_curves
+from gradhorizon.analysis.wandb_report import report as wandb_report
+from tests.programs import draw_report
 from tests.synthetic_runs import SyntheticRun
 
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
@@ -45,20 +48,20 @@ def test_one_figure_is_drawn_or_refused_with_the_way_out(
     program: Any, tables: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     SyntheticRun(tables=tables).write(tmp_path / "runs")
-    arguments = [str(tmp_path / "runs"), "--out", str(tmp_path)]
+    arguments = [str(tmp_path / "runs"), "--out", str(tmp_path), "--only", program.__name__.rpartition(".")[2]]
     if set(NEEDS[program]) & set(tables):
-        program.main(arguments)
+        figures.main(arguments)
         assert capsys.readouterr().err.count("not recorded") == (not set(NEEDS[program]) <= set(tables))
         assert len(list(tmp_path.glob("*.png"))) == 1
     else:
         with pytest.raises(SystemExit, match=r"no run recorded `.*(gradhorizon-measure RUNS|train under another)"):
-            program.main(arguments)
+            figures.main(arguments)
 
 
 @pytest.mark.parametrize("tables", SUBSETS, ids=lambda value: "-".join(value) or "none")
 def test_report_says_what_is_absent_and_how_to_get_it(tables: tuple[str, ...], tmp_path: Path) -> None:
     SyntheticRun(tables=tables).write(tmp_path / "runs")
-    report.main([str(tmp_path / "runs"), "--out", str(tmp_path)])
+    draw_report([str(tmp_path / "runs"), "--out", str(tmp_path)])
     page = (tmp_path / "report.html").read_text("utf-8")
     assert ("gradhorizon-measure RUNS measurement=input_gradients" in page) is ("input_gradients" not in tables)
     assert ("finished run takes none" in page) is not ({"metrics", "parameter_gradients"} <= set(tables))
@@ -68,7 +71,7 @@ def test_report_says_what_is_absent_and_how_to_get_it(tables: tuple[str, ...], t
 def test_wandb_report_and_table_are_written_all_the_same(tables: tuple[str, ...], tmp_path: Path) -> None:
     SyntheticRun(tables=tables).write(tmp_path / "runs")
     wandb_report.main([str(tmp_path / "runs"), "--offline", "--out", str(tmp_path)])
-    verdicts.main([str(tmp_path / "runs"), "--out", str(tmp_path)])
+    figures.main([str(tmp_path / "runs"), "--out", str(tmp_path), "--only", "verdicts"])
     content = (tmp_path / "wandb_report.json").read_text("utf-8")
     assert ("not recorded, so not drawn" in content) is (tables != TABLES)
     assert "2/3" in (tmp_path / "verdicts.md").read_text("utf-8")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.cohort import RESERVED_COLORS, Cohort, absence, read_cohort
-from analysis.stages import staged
+from gradhorizon.analysis.reading.cohort import RESERVED_COLORS, Cohort, absence, read_cohort
+from gradhorizon.analysis.reading.stages import staged
 from gradhorizon.records.tables import RecordsError
 from tests.analysis.conftest import HOSTILE
 from tests.synthetic_runs import SyntheticRun

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from analysis.cohort import RESERVED_COLORS
-from analysis.contrast import DAY_BAND, LEAST_CONTRAST, NIGHT, NIGHT_BAND, WHITE, contrast, readable
-from analysis.night import _NIGHTLY, dark_charts, swatch
+from gradhorizon.analysis.drawing.contrast import DAY_BAND, LEAST_CONTRAST, NIGHT, NIGHT_BAND, WHITE, contrast, readable
+from gradhorizon.analysis.reading.cohort import RESERVED_COLORS
+from gradhorizon.analysis.report import report
+from gradhorizon.analysis.report.night import _NIGHTLY, dark_charts, swatch
 from gradhorizon.machine.installed import CONF_DIR
 
-STYLE = (Path(__file__).parents[2] / "analysis" / "page" / "style.css").read_text("utf-8")
+STYLE = (report.PAGE / "style.css").read_text("utf-8")
 SHIPPED = {path.stem: OmegaConf.load(path) for path in (CONF_DIR / "model").glob("*.yaml")}
 COLORS = sorted(
     {str(OmegaConf.select(node, "color") or OmegaConf.select(node, "model.color")) for node in SHIPPED.values()}

@@ -14,8 +14,10 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from analysis import appearance, cost_scaling
-from analysis.cohort import Cohort, read_cohort, records
+from gradhorizon.analysis import command as figures
+from gradhorizon.analysis.drawing import appearance
+from gradhorizon.analysis.figures import cost_scaling
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort, records
 from gradhorizon.measurements.cost import Cost, fed_lengths
 from gradhorizon.records.parquet import write_parquet
 from tests.analysis.conftest import HOSTILE
@@ -148,7 +150,7 @@ def test_figure_names_seeds_band_and_program(drawn: Figure) -> None:
 
 def test_program_writes_table_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_costs(tmp_path / "runs", [1.0])
-    cost_scaling.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    figures.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--only", "cost_scaling"])
     names = {path.name for path in (tmp_path / "out").iterdir()}
     stem = "cost_scaling-copy_arjovsky2016"
     assert names == {"cost_scaling.csv", "cost_scaling.md", f"{stem}.png", f"{stem}.pdf"}
@@ -160,7 +162,7 @@ def test_program_writes_table_and_figures(tmp_path: Path, capsys: pytest.Capture
 def test_runs_without_costs_are_refused(tmp_path: Path) -> None:
     SyntheticRun(outcomes=(None,)).write(tmp_path)
     with pytest.raises(SystemExit, match="no run recorded `cost`; `gradhorizon-measure RUNS measurement=cost`"):
-        cost_scaling.main([str(tmp_path)])
+        figures.main([str(tmp_path), "--only", "cost_scaling"])
 
 
 def test_hostile_label_is_written_as_text(tmp_path: Path) -> None:

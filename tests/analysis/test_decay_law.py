@@ -9,8 +9,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from analysis.decay_law import MAX_MISFIT, MIN_EVIDENCE, DecayLaw, columns, decay_law, even_handed, fit_laws
 from gradhorizon import theory
+from gradhorizon.analysis.statistics.decay_law import (
+    MAX_MISFIT,
+    MIN_EVIDENCE,
+    DecayLaw,
+    columns,
+    decay_law,
+    even_handed,
+    fit_laws,
+)
 
 LAGS = np.arange(300)
 SPARSE = np.unique(np.geomspace(1, 1000, 48).round().astype(int))

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.cohort import read_cohort
-from analysis.studies.forget_bias_spectrum import main, summarise
+from experiments.forget_bias_spectrum.figure import main, summarise
+from gradhorizon.analysis.reading.cohort import read_cohort
 from gradhorizon.measurements.hidden_block_spectrum import HiddenBlockSpectrum
 from gradhorizon.measurements.lyapunov_spectrum import LyapunovSpectrum
 from tests.analysis.spectrum_runs import write_spectra

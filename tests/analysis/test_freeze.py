@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.freeze import freeze, main
+from gradhorizon.analysis.freeze import freeze, main
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.seals import opened_text
 from gradhorizon.records.tables import RecordsError
@@ -94,7 +94,7 @@ def test_a_member_without_the_table_is_named_and_nothing_is_written(run: Path, t
 def redraw_commands(study: Path) -> list[str]:
     """What the study's README says to run."""
     page = (study / "README.md").read_text(encoding="utf-8").partition("## Redraw")[2]
-    return re.findall(r"^python -m (analysis\.\S+ .+)$", page, flags=re.MULTILINE)
+    return re.findall(r"^python -m (experiments\.\S+)$", page, flags=re.MULTILINE)
 
 
 FROZEN = sorted(path.parent for path in STUDIES.glob("*/records"))
@@ -104,9 +104,8 @@ COMMANDS = [(study.name, command) for study in FROZEN for command in redraw_comm
 @pytest.mark.slow
 @pytest.mark.parametrize(("study", "command"), COMMANDS)
 def test_the_committed_figures_of_a_study_are_redrawn_byte_by_byte(study: str, command: str, tmp_path: Path) -> None:
-    module, records, flag, folder = command.split()
-    assert (records, flag, folder) == (f"experiments/{study}/records", "--out", f"experiments/{study}")
-    importlib.import_module(module).main([str(STUDIES / study / "records"), "--out", str(tmp_path)])
+    assert command == f"experiments.{study}.figure"
+    importlib.import_module(command).main(["--out", str(tmp_path)])
     drawn = sorted(tmp_path.glob("*.png"))
     assert drawn
     for path in drawn:

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from scipy.special import psi
 
-from analysis.cohort import read_cohort
-from analysis.studies.gaussian_products import main, summarise
+from experiments.gaussian_products.figure import main, summarise
+from gradhorizon.analysis.reading.cohort import read_cohort
 from gradhorizon.measurements.lyapunov_spectrum import LyapunovSpectrum
 from tests.analysis.spectrum_runs import write_spectra
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.growth import (
+from gradhorizon.analysis.statistics.growth import (
     Horizon,
     Interval,
     classify,

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in (ROOT / "analysis").rglob("*.py")
-    if path.stem != "__init__"
-)
-PROGRAMS = [name for name in MODULES if "\ndef main(" in (ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8")]
+SOURCES = {
+    ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+    for root, place in ((ROOT / "src", "gradhorizon/analysis"), (ROOT, "experiments"), (ROOT, "analysis"))
+    for path in sorted((root / place).rglob("*.py"))
+}
+PROGRAMS = [name for name, path in SOURCES.items() if "\ndef main(" in path.read_text("utf-8")]
 
 
 def test_analysis_imports_neither_torch_nor_hydra_nor_pyplot() -> None:
     code = (
-        f"import sys\nfor name in {MODULES}: __import__(name)\n"
+        f"import sys\nfor name in {list(SOURCES)}: __import__(name)\n"
         "print([name for name in ('torch', 'hydra', 'pytorch_lightning', 'matplotlib.pyplot') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from analysis.cohort import read_cohort
-from analysis.naming import MAX_VALUE_CHARACTERS, flattened, short_keys, variant_words
+from gradhorizon.analysis.reading.cohort import read_cohort
+from gradhorizon.analysis.reading.naming import MAX_VALUE_CHARACTERS, flattened, short_keys, variant_words
 from gradhorizon.composition.shipped_models import shipped_settings
 from gradhorizon.composition.variants import TELL_NO_RUN
 from gradhorizon.machine.installed import CONF_DIR

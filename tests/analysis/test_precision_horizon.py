@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import appearance
-from analysis.cohort import Cohort, read_cohort, records
-from analysis.studies import precision_error, precision_horizon
-from analysis.studies.precision_horizon import SMALLEST_NORMAL, interval_of_median, middle
+from experiments.precision_horizon import figure, precision_error, precision_horizon
+from experiments.precision_horizon.precision_horizon import SMALLEST_NORMAL, interval_of_median, middle
+from gradhorizon.analysis.drawing import appearance
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort, records
 from gradhorizon.measurements.precision import Precision
 from gradhorizon.records.writing import MemberRecords
 from tests.records_on_disk import end
@@ -168,8 +168,13 @@ def test_every_model_of_a_format_stands_in_its_panel(program: Any, tmp_path: Pat
         assert {line.get_color() for line in ax.lines} >= set(cohort.look["color"])
 
 
-@pytest.mark.parametrize("program", [precision_horizon, precision_error], ids=["lags", "errors"])
-def test_program_explains_itself(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_program_explains_itself_and_redraws_the_study_unless_told_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="0"):
-        program.main(["--help"])
+        figure.main(["--help"])
     assert "run folders" in capsys.readouterr().out
+    write_run(tmp_path / "runs", RATES, [20, 22, 24, 26, 28])
+    figure.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    stems = {path.stem.partition("-")[0] for path in (tmp_path / "out").iterdir()}
+    assert stems == {"precision_horizon", "precision_error"}

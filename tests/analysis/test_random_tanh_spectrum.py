@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.cohort import read_cohort
-from analysis.studies.random_tanh_spectrum import main, mean_spectra, summarise
+from experiments.random_tanh_spectrum.figure import main, mean_spectra, summarise
+from gradhorizon.analysis.reading.cohort import read_cohort
 from gradhorizon.measurements.autonomous_spectrum import AutonomousSpectrum
 from gradhorizon.records.tables import RecordsError
 from tests.analysis.spectrum_runs import write_spectra

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from analysis import report
-from analysis.cohort import Cohort, read_cohort
-from analysis.contrast import NIGHT, WHITE
-from analysis.sparkline import HEIGHT, WIDTH, sparkline
+from gradhorizon.analysis.drawing.contrast import NIGHT, WHITE
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
+from gradhorizon.analysis.report import report
+from gradhorizon.analysis.report.sparkline import HEIGHT, WIDTH, sparkline
 from tests.analysis.conftest import HOSTILE, ODD
+from tests.programs import draw_report
 from tests.synthetic_runs import SyntheticRun
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -94,7 +95,7 @@ def test_odd_runs_are_reported(case: str, tmp_path: Path) -> None:
 def test_report_of_unfinished_runs_lists_what_is_absent(tmp_path: Path) -> None:
     SyntheticRun(outcomes=(300, "failed")).write(tmp_path)
     SyntheticRun(model="gru", outcomes=(300,), tables=("metrics", "input_gradients")).write(tmp_path)
-    report.main([str(tmp_path), "--out", str(tmp_path)])
+    draw_report([str(tmp_path), "--out", str(tmp_path)])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<td>failed: for reasons that nobody wrote down</td>" in page
     assert "2 runs started so far: 1 failed, 1 finished. 2 of 3 members done" in page

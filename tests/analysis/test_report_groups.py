@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import appearance, gradient_profile, report, training_curves
-from analysis.appearance import MOST_NAMED
-from analysis.cohort import Cohort, read_cohort
-from analysis.findings import FIRST_LISTED
-from analysis.report_groups import MOST_MARKS, MOST_ROWS, groups, packed, thinned_curves, thinned_profiles
-from analysis.report_panels import MAX_POINTS
+from gradhorizon.analysis.drawing import appearance
+from gradhorizon.analysis.drawing.appearance import MOST_NAMED
+from gradhorizon.analysis.figures import gradient_profile, training_curves
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
+from gradhorizon.analysis.report import report
+from gradhorizon.analysis.report.findings import FIRST_LISTED
+from gradhorizon.analysis.report.groups import MOST_MARKS, MOST_ROWS, groups, packed, thinned_curves, thinned_profiles
+from gradhorizon.analysis.report.panels import MAX_POINTS
 from tests.analysis.test_report import _browse, needs_browser
 from tests.synthetic_runs import SyntheticRun
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from analysis.cohort import Cohort, read_cohort
-from analysis.studies import ring_initialization
+from experiments.ring_initialization import figure as ring_initialization
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
 from gradhorizon.measurements.state_gradients import StateGradients, state_gradient_rows
 from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.tables import RecordsError

@@ -10,14 +10,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import appearance, figures, report
-from analysis.cohort import read_cohort
-from analysis.markdown import noted_table
-from analysis.naming import printable
-from analysis.saving import save_table, save_text
+from gradhorizon.analysis import command as figures
+from gradhorizon.analysis.drawing import appearance
+from gradhorizon.analysis.drawing.markdown import noted_table
+from gradhorizon.analysis.drawing.saving import save_table, save_text
+from gradhorizon.analysis.reading.cohort import read_cohort
+from gradhorizon.analysis.reading.naming import printable
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.records.tables import RecordsError
+from tests.programs import draw_report
 from tests.synthetic_runs import SyntheticRun
 
 ODD_LABELS = (
@@ -86,7 +88,7 @@ def test_a_label_that_is_no_text_is_one_message(tmp_path: Path) -> None:
     sheet = SyntheticRun(outcomes=(300,)).write(tmp_path) / RUN_SHEET
     write_json(read_json(sheet) | {"model": "\ud800"}, sheet)
     with pytest.raises(SystemExit, match=r"^Error: [^\n]*run\.json cannot be read [^\n]* no character"):
-        report.main([str(tmp_path), "--out", str(tmp_path / "out")])
+        draw_report([str(tmp_path), "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(

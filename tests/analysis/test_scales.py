@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import sequence_length_scaling
-from analysis.cohort import Cohort, read_cohort
-from analysis.report_charts import scaling_panels
-from analysis.scales import MIN_GAP, RateScale, horizon_ticks, label, length_ticks, rate_scale
+from gradhorizon.analysis.drawing.scales import MIN_GAP, RateScale, horizon_ticks, label, length_ticks, rate_scale
+from gradhorizon.analysis.figures import sequence_length_scaling
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
+from gradhorizon.analysis.report.charts import scaling_panels
 from tests.synthetic_runs import SyntheticRun, exponential
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.appearance import panels, styled
-from analysis.cohort import Cohort, read_cohort
-from analysis.report_charts import scaling_panels
-from analysis.sequence_length_scaling import draw, plot, summarise
+from gradhorizon.analysis.drawing.appearance import panels, styled
+from gradhorizon.analysis.figures.sequence_length_scaling import draw, plot, summarise
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
+from gradhorizon.analysis.report.charts import scaling_panels
 from tests.synthetic_runs import SyntheticRun, exponential
 
 

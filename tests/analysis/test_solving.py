@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.solving import median_steps_to_solve, solve_rate_interval
+from gradhorizon.analysis.statistics.solving import median_steps_to_solve, solve_rate_interval
 
 
 @pytest.mark.parametrize(("num_solved", "num_seeds"), [(0, 3), (2, 3), (3, 3), (7, 10)])

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.cohort import read_cohort
-from analysis.studies.spectra import exponents_at_init, over_seeds, size_look
+from gradhorizon.analysis.drawing.spectra import exponents_at_init, over_seeds, size_look
+from gradhorizon.analysis.reading.cohort import read_cohort
 from gradhorizon.measurements.lyapunov_spectrum import LyapunovSpectrum
 from gradhorizon.records.tables import RecordsError
 from tests.analysis.spectrum_runs import write_spectra

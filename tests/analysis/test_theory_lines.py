@@ -11,10 +11,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from analysis import gradient_profile
-from analysis.cohort import read_cohort
-from analysis.theory_lines import theory_line
 from gradhorizon import theory
+from gradhorizon.analysis.drawing.theory_lines import theory_line
+from gradhorizon.analysis.figures import gradient_profile
+from gradhorizon.analysis.reading.cohort import read_cohort
 from gradhorizon.machine.installed import CONF_DIR
 from tests.synthetic_runs import SyntheticRun, config_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.cohort import Cohort, read_cohort
-from analysis.training_curves import solving_steps, summarise
+from gradhorizon.analysis.figures.training_curves import solving_steps, summarise
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
 from tests.synthetic_runs import SyntheticRun
 
 

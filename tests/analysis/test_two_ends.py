@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import gradient_profile, report, sequence_length_scaling, verdicts, wandb_report
-from analysis.appearance import styled
-from analysis.cohort import Cohort, read_cohort
-from analysis.wandb_keys import logged_keys
+from gradhorizon.analysis import verdicts
+from gradhorizon.analysis.drawing.appearance import styled
+from gradhorizon.analysis.figures import gradient_profile, sequence_length_scaling
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
+from gradhorizon.analysis.report import report
+from gradhorizon.analysis.wandb_report import report as wandb_report
+from gradhorizon.analysis.wandb_report.keys import logged_keys
 from gradhorizon.mirrors.run_log import HORIZON_KEY, PROFILE_KEY
 from tests.runs_on_disk import run
 from tests.synthetic_runs import Profile, SyntheticRun, config_of, exponential

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis import figures, verdicts
-from analysis.cohort import Cohort, read_cohort, records
-from analysis.findings import findings
+from gradhorizon.analysis import command as figures
+from gradhorizon.analysis import verdicts
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort, records
+from gradhorizon.analysis.report.findings import findings
 from tests.analysis.conftest import HOSTILE
 from tests.synthetic_runs import SyntheticRun, exponential
 

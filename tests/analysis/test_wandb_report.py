@@ -15,11 +15,12 @@ import pytest
 import wandb
 from markdown_it import MarkdownIt
 
-from analysis import verdicts, wandb_report
-from analysis.cohort import Cohort, read_cohort
-from analysis.wandb_keys import EmptyPanelError, logged_keys
-from analysis.wandb_panels import Grid, wr
-from analysis.wandb_text import markdown_table, question
+from gradhorizon.analysis import verdicts
+from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
+from gradhorizon.analysis.wandb_report import report as wandb_report
+from gradhorizon.analysis.wandb_report.keys import EmptyPanelError, logged_keys
+from gradhorizon.analysis.wandb_report.panels import Grid, wr
+from gradhorizon.analysis.wandb_report.text import markdown_table, question
 from gradhorizon.mirrors import run_log
 from tests.analysis.conftest import HOSTILE, ODD
 from tests.mirrors.offline_reader import OfflineRun, read_offline_run
@@ -306,7 +307,7 @@ def test_question_is_that_of_the_study() -> None:
 def test_question_without_a_study_is_that_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\n# Who wins?\nseed: 0\n")
-    monkeypatch.setattr("analysis.wandb_text.ROOT", tmp_path)
+    monkeypatch.setattr("gradhorizon.analysis.wandb_report.text.ROOT", tmp_path)
     assert question("mine") == "Who wins?"
     assert question("yours") == question("../mine") == "no question is written down for this experiment"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import growth
+from gradhorizon.analysis.statistics import growth
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.mirrors.profiles import gradient_horizon
 from gradhorizon.mirrors.run_log import HORIZON_KEY, PROFILE_KEY, RunLog

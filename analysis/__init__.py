@@ -1,1 +1,0 @@
-"""From records to tables, figures and a report; reads `gradhorizon.records` and `gradhorizon.theory` alone."""

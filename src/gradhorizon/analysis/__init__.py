@@ -1,0 +1,1 @@
+"""From records to tables, figures and reports; needs neither torch nor Hydra, and no training code."""

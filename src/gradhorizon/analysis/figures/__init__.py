@@ -1,0 +1,15 @@
+"""One figure a module: `summarise` a table over seeds, `plot` a panel, `draw` a figure, `write` the files.
+
+A figure is found by its place: a module here with ``TABLES``, what it reads, and ``write(cohort, out)``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+
+def found() -> dict[str, ModuleType]:
+    """Name -> module of every figure, in order of name."""
+    return {one.name: import_module(f"{__name__}.{one.name}") for one in iter_modules(__path__)}

@@ -1,0 +1,1 @@
+"""The W&B report, built by code from what runs log."""
