@@ -74,7 +74,7 @@ def _figures(cohort: Cohort, out: Path, names: Sequence[str], is_asked: bool) ->
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write everything about the runs named on the command line, or what is asked for."""
-    parser = command_line.parser(__doc__)
+    parser = command_line.parser(__doc__, name="gradhorizon-report")
     modules = figures.found()
     names = [*modules, TABLE, PAGE]
     parser.add_argument("--only", nargs="+", default=[], choices=names, metavar="NAME", help=f"of {', '.join(names)}")

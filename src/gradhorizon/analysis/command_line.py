@@ -13,14 +13,15 @@ from gradhorizon.records.tables import RecordsError
 from gradhorizon.terminal.words import show_any_text
 
 
-def parser(description: str | None, study: Path | None = None) -> argparse.ArgumentParser:
+def parser(description: str | None, study: Path | None = None, name: str | None = None) -> argparse.ArgumentParser:
     """A parser for ``RUNS… [--out DIR] [--partial]``.
 
     Args:
         description: the program's docstring; its first paragraph is shown by ``--help``.
         study: the folder of a study, which is redrawn from its own records into itself where nothing else is named.
+        name: of the program; as it was called if None.
     """
-    found = argparse.ArgumentParser(description=(description or "").split("\n\n", maxsplit=1)[0])
+    found = argparse.ArgumentParser(prog=name, description=(description or "").split("\n\n", maxsplit=1)[0])
     runs, default, out = "run folders, experiment folders or runs roots, pooled", [], Path("figures")
     if study is not None:
         runs, default, out = f"{runs} (default: the study's records)", [study / "records"], study

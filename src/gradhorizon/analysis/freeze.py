@@ -79,7 +79,9 @@ def _copy_run(run: Path, target: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Freeze the runs named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="gradhorizon-freeze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, experiment folders or runs roots")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; must not exist")
     parser.add_argument("--tables", nargs="+", default=["input_gradients", "metrics"], help="tables to keep")

@@ -11,7 +11,7 @@ from gradhorizon.analysis.reading.cohort import MEMBER, Cohort, read_cohort
 from gradhorizon.analysis.reading.profiles import over_lag
 from gradhorizon.analysis.statistics.growth import HORIZON_LEVEL, gradient_horizon, growth_rate
 from gradhorizon.records.reading import read_member_rows, recorded_tables
-from gradhorizon.records.tables import LEAD_COLUMNS
+from gradhorizon.records.tables import LEAD_COLUMNS, RecordsError
 
 
 class Tables(Mapping[str, pd.DataFrame]):
@@ -114,4 +114,6 @@ def read(*folders: Path | str, partial: bool = False) -> Tables:
         RecordsError: no folder was named, there is no run there, a file is damaged, runs cannot be pooled, or members
             are missing and `partial` is false, each of them listed.
     """
+    if not folders:
+        raise RecordsError("name at least one folder of runs, as in gradhorizon.read('runs/quickstart')")
     return Tables(read_cohort(folders, is_partial=partial))

@@ -5,6 +5,7 @@ Keys are written out here, as a reader of W&B sees them; `keys` checks that runs
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from gradhorizon.analysis.reading.configurations import configuration
 from gradhorizon.analysis.wandb_report.keys import RUN, Logged, Wanted, check, logged_keys
 from gradhorizon.records.read_ends import NAME, is_bidirectional
 
+_generator = random.getstate()  # the package draws its ids at import
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Pydantic V1 style", DeprecationWarning)  # the package's own, at every import
     import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces import expr
+random.setstate(_generator)
 
 PROFILE = "profile/log10_relative_input_gradient"
 HORIZON = "profile/gradient_horizon_steps"

@@ -224,7 +224,9 @@ def write(cohort: Cohort, out: Path, entity: str, project: str) -> Path:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(
+        prog="gradhorizon-wandb-report", description=(__doc__ or "").split("\n\n", maxsplit=1)[0]
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, experiment folders or runs roots, pooled")
     parser.add_argument("--entity", help="user or team (default: the runs' mirror's, or the login's)")
     parser.add_argument("--project", help="W&B project that holds the runs (default: the runs' mirror's)")
