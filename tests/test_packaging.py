@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from gradhorizon.analysis import figures
 from gradhorizon.machine.installed import CONF_DIR
 
 ROOT = Path(__file__).parents[1]
+RECORDED = sorted(path.stem for path in (CONF_DIR / "measurement").glob("*.yaml"))
+MEASUREMENTS = f"measurement=[{','.join(RECORDED)}]"
 
 pytestmark = pytest.mark.slow
 
@@ -64,15 +67,38 @@ def test_installed_package_is_the_wheel_and_not_the_repository(scripts: Path, tm
     assert Path(shown.stdout.strip()).is_relative_to(scripts.parent)
 
 
-def test_installed_program_trains_from_another_folder(scripts: Path, tmp_path: Path) -> None:
-    arguments = [
-        "model=gru",
-        "task=adding_arjovsky2016",
-        "seq_len=10",
-        "num_steps=5",
-        "val_every_steps=5",
-        "val_size=8",
-    ]
-    done = _run([str(scripts / "gradhorizon"), *arguments, "num_seeds=1", "hidden_size=4", "logger=none"], tmp_path)
+@pytest.fixture(scope="module")
+def trained(scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that was empty, after the installed program has trained there."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    sizes = ("seq_len=10", "num_steps=5", "val_every_steps=5", "val_size=8", "num_seeds=2", "hidden_size=8")
+    done = _run(
+        [str(scripts / "gradhorizon"), "model=gru", "task=adding_arjovsky2016", *sizes, "logger=none", MEASUREMENTS],
+        folder,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list(tmp_path.glob("runs/*/*/seed-0/records/input_gradients.parquet"))) == 1
+    return folder
+
+
+def test_installed_program_trains_from_another_folder(trained: Path) -> None:
+    assert len(list(trained.glob("runs/*/*/seed-*/records/input_gradients.parquet"))) == 2
+
+
+def test_installed_program_draws_every_figure_table_and_report(scripts: Path, trained: Path) -> None:
+    done = _run([str(scripts / "gradhorizon-report"), "runs", "--out", "drawn"], trained)
+    assert done.returncode == 0, done.stdout + done.stderr
+    drawn = {path.name.partition("-")[0] for path in (trained / "drawn").glob("*.png")}
+    assert drawn == set(figures.found())
+    assert {path.name for path in (trained / "drawn").iterdir()} >= {"report.html", "verdicts.csv", "verdicts.md"}
+    page = (trained / "drawn" / "report.html").read_text("utf-8")
+    assert len(page) > 100_000
+    assert "gru" in page
+
+
+def test_installed_library_reads_what_was_recorded(scripts: Path, trained: Path) -> None:
+    code = "import gradhorizon; tables = gradhorizon.read('runs'); print(*tables); print(len(tables.horizons()))"
+    shown = _run([str(scripts / "python"), "-c", code], trained)
+    assert shown.returncode == 0, shown.stderr
+    names, count = shown.stdout.splitlines()
+    assert set(names.split()) == {"metrics", *RECORDED}
+    assert int(count) >= 4  # two members, before and after
