@@ -32,7 +32,7 @@ NUMERICAL = (
     "tests/test_ensemble.py",
     "tests/test_network.py",
     "tests/test_profiles.py",
-    "tests/test_read_ends.py",
+    "tests/records/test_read_ends.py",
     "tests/test_readouts.py",
     "tests/test_unroll.py",
 )

@@ -11,7 +11,7 @@ import pytest
 
 from gradhorizon.records import layout
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("src", "analysis", "experiments") for path in (ROOT / folder).rglob("*.py"))
 OWN = re.compile(
     r"(^|/)(run|member|failed)\.json$|(^|/)config\.yaml$|(^|/)(log|output)\.txt$|\.parquet$|\.pt$|^seed-|/seed-|\.aside"

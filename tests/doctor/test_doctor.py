@@ -254,6 +254,6 @@ def test_the_table_is_shown_with_what_it_was_taken_on(capsys: pytest.CaptureFixt
 @pytest.mark.slow
 def test_it_runs_as_a_program() -> None:
     command = [sys.executable, "-m", "gradhorizon.doctor.command", "--device", "cpu", "--dtype", "float64", "--json"]
-    result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["facts"]["tf32"] == {"matrix products": False, "cuDNN": False}

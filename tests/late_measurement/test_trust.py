@@ -17,9 +17,9 @@ from gradhorizon.late_measurement.measure import main
 from gradhorizon.late_measurement.trust import check_prefixes, check_trusted
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
+from tests.late_measurement.test_measure import CHEAP, SMALL
 from tests.records_on_disk import rewrite_config
 from tests.runs_on_disk import composed, run
-from tests.test_measure import CHEAP, SMALL
 
 LSTM = "gradhorizon.cells.lstm.LSTM"
 
@@ -305,7 +305,10 @@ def test_a_run_of_ones_own_cell_is_measured_once_its_package_is_trusted(
 
 
 def test_a_measurement_of_the_users_own_comes_from_the_user(strange: Path) -> None:
-    own = ("measurement=recurrent_weights", "measurement.recurrent_weights._target_=tests.test_trust.Own")
+    own = (
+        "measurement=recurrent_weights",
+        "measurement.recurrent_weights._target_=tests.late_measurement.test_trust.Own",
+    )
     assert main([str(strange), *own]) == 0
 
 

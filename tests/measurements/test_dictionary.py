@@ -14,7 +14,7 @@ from gradhorizon.measurements import dictionary
 from gradhorizon.measurements.measurement import Measurement
 from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_committed_document_is_current() -> None:

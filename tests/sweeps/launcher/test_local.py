@@ -21,7 +21,7 @@ from gradhorizon.runs.identity import identity_of
 from gradhorizon.status.sweep import run_folders
 from tests.runs_on_disk import TINY, assert_same_records, composed
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LOCAL = ("-m", "hydra/launcher=local")
 NUM_FINISHED = 8
 

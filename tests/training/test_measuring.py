@@ -20,7 +20,7 @@ from gradhorizon.records.tables import Column, Table
 from gradhorizon.tasks.task import Task
 from tests.runs_on_disk import all_tables, run
 
-OWN = "+measurement.own={_target_: tests.test_measuring.%s}"
+OWN = "+measurement.own={_target_: tests.training.test_measuring.%s}"
 
 
 class Particular(CostMeasurement):

@@ -26,7 +26,7 @@ from gradhorizon.runs.locks import MemberHeldError, check_held, members_locked
 from gradhorizon.training.recorder import MemberFiles
 from tests.runs_on_disk import TINY, run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLACES = {"src": "gradhorizon/analysis", ".": "experiments"}
 PROGRAMS = sorted(
     ".".join(path.relative_to(ROOT / root).with_suffix("").parts)

@@ -26,10 +26,10 @@ from gradhorizon.runs.summary import summarize
 from gradhorizon.status.run import read_run
 from gradhorizon.training.module import EnsembleModule
 from gradhorizon.training.recorder import MemberFiles
+from tests.machine.test_stopping import stopped
+from tests.runs.test_locks import leave
 from tests.runs_on_disk import run
 from tests.status_runs import SHEET
-from tests.test_locks import leave
-from tests.test_stopping import stopped
 
 SHORT = ("num_seeds=1", "num_steps=2", "val_every_steps=1", "trainer.checkpoint_every_s=0")
 
@@ -201,7 +201,7 @@ from pathlib import Path
 from gradhorizon.sweeps.launcher.process import _fall_silent, _redirect
 from gradhorizon.runs.locks import MemberHeldError, check_held, members_locked, when_lost
 from gradhorizon.records import safely
-from tests.test_locks import leave
+from tests.runs.test_locks import leave
 
 run = Path(sys.argv[1])
 _redirect(safely.open_to_append(run / "output.txt"))
@@ -218,7 +218,7 @@ with members_locked(run, [0]):
 
 def test_the_output_of_a_launchers_process_falls_silent_once_its_run_was_taken_over(folder: Path) -> None:
     command = [sys.executable, "-c", FALLING_SILENT, str(folder)]
-    subprocess.run(command, cwd=Path(__file__).parents[1], check=False)
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
     assert (folder / "output.txt").read_text() == "mine\n"
 
 

@@ -19,16 +19,16 @@ from gradhorizon.config import ConfigError
 from gradhorizon.sweeps.launcher.process import Job
 from gradhorizon.sweeps.launcher.scheduler import Ending, Limits, SlotScheduler
 from gradhorizon.sweeps.launcher.slots import Slot
-from tests.launcher import jobs
+from tests.sweeps.launcher import jobs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ANY_TWO = (Slot(0), Slot(1))
 
 
 @pytest.fixture(scope="module")
 def context() -> ForkServerContext:
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tests.launcher.jobs", "gradhorizon.sweeps.launcher.process"])
+    found.set_forkserver_preload(["tests.sweeps.launcher.jobs", "gradhorizon.sweeps.launcher.process"])
     return found
 
 
@@ -207,10 +207,10 @@ from pathlib import Path
 from gradhorizon.sweeps.launcher.process import Job
 from gradhorizon.sweeps.launcher.scheduler import Limits, SlotScheduler
 from gradhorizon.sweeps.launcher.slots import Slot
-from tests.launcher import jobs
+from tests.sweeps.launcher import jobs
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.launcher.jobs", "gradhorizon.sweeps.launcher.process"])
+context.set_forkserver_preload(["tests.sweeps.launcher.jobs", "gradhorizon.sweeps.launcher.process"])
 todo = [Job(number, f"#{number}", getattr(jobs, sys.argv[1]), (Path(sys.argv[2]),)) for number in range(5)]
 say = lambda ending: print(ending.job.number, ending.report.status, flush=True)
 scheduler = SlotScheduler([Slot(0), Slot(1)], Limits(), context, lambda *_: None, say)
