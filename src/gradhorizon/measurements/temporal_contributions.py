@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ from gradhorizon.kernels.casting import real_numbers
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe, log_spaced_lags
 from gradhorizon.measurements.schedule import Schedule
-from gradhorizon.measurements.summaries import entry_counts, sample_norms, table_rows
+from gradhorizon.measurements.summaries import entry_counts, sample_norms, stacked_rows, table_rows
 from gradhorizon.network import LayerTrace
 from gradhorizon.records.tables import Column, Table
 
@@ -110,10 +110,7 @@ class TemporalContributions(ProbeMeasurement):
                 lead = {"layer": trace.layer, "direction": trace.direction}
                 with np.errstate(over="ignore"):
                     frames.append(table_rows(self.table, {**lead, **_summaries(bins, shares)}))
-        return pd.concat(frames, ignore_index=True) if frames else table_rows(self.table, _NO_ROWS)
-
-
-_NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in TemporalContributions.table.columns}
+        return stacked_rows(self.table, frames)
 
 
 def lag_bins(trace: LayerTrace, cotangent: Float[Tensor, "B K H"], num_bins: int) -> list[tuple[int, int]]:
