@@ -200,7 +200,7 @@ class _Training:
         return self.training.loss(batch)
 
     def _move(self, loss: Tensor) -> None:
-        loss.backward()
+        torch.autograd.backward(loss)
         self.training.clip()
         self.optimizer.step()
 
