@@ -63,7 +63,8 @@ class FusedCell(Recurrent):
         return {f"weight_hh_{name}": block for name, block in zip(self.gate_names, blocks, strict=True)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        restore: Callable[[dict[str, Any]], None] = super().__setstate__
+        restore(state)
         # A deep copy scatters the weights that cuDNN wants in one block, and warns at every call.
         self.rnn.flatten_parameters()
 

@@ -67,7 +67,8 @@ def sample_norms(gradient: Float[Tensor, "B R F"]) -> Float[Tensor, "B R"]:
     exact = gradient.to(torch.float64)
     largest = exact.abs().amax(dim=-1)
     scale = torch.where(largest.isfinite() & (largest > 0), largest, 1.0)
-    return scale * torch.linalg.vector_norm(exact / scale.unsqueeze(-1), dim=-1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(exact / scale.unsqueeze(-1), dim=-1, dtype=torch.float64)
+    return scale * norms
 
 
 def entry_counts(gradient: Float[Tensor, "B R F"]) -> dict[str, np.ndarray]:
