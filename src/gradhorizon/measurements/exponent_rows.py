@@ -21,7 +21,7 @@ from gradhorizon.jacobians.dimension import entropy_rate, kaplan_yorke_dimension
 from gradhorizon.jacobians.exponents import finite_time_exponents, mean_log_determinants, random_frames
 from gradhorizon.jacobians.one_step import StepMaps
 from gradhorizon.measurements.options import refuse_below
-from gradhorizon.measurements.summaries import PROBABILITIES
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, PROBABILITIES
 from gradhorizon.network import Network
 from gradhorizon.records.tables import Column
 
@@ -37,8 +37,7 @@ def exponent_columns(what: str, samples: str = "samples") -> tuple[Column, ...]:
         samples: what the summaries run over, in words.
     """
     return (
-        Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-        Column("direction", "string", "name", "forward or backward"),
+        *LAYER_COLUMNS,
         Column("exponent", "int64", "dimensionless", "rank of the exponent in its sample, 1 is the largest"),
         *(
             Column(

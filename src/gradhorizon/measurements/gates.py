@@ -22,7 +22,7 @@ from gradhorizon.cells.cell import select_step
 from gradhorizon.measurements.curves import by_layer
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
-from gradhorizon.measurements.summaries import PROBABILITIES, log_quantiles, stacked_rows, table_rows
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, PROBABILITIES, log_quantiles, stacked_rows, table_rows
 from gradhorizon.network import LayerTrace
 from gradhorizon.records.tables import Column, Table
 
@@ -47,8 +47,7 @@ class Gates(ProbeMeasurement):
         "gates",
         "gate values along the probe batch, over samples and units",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("gate", "string", "name", "name of the gate"),
             Column("t", "int64", "steps", "step at which the gate acts, in its direction's own time, 1 … N"),
             Column("lag", "int64", "steps", "the direction's last read step minus t"),

@@ -30,15 +30,7 @@ class HiddenBlockSpectrum(SpectrumMeasurement):
 
     For a state of one component they are exactly `LyapunovSpectrum`'s. The residuals are the same two.
 
-    Args:
-        schedule: when it fires.
-        num_exponents: K, the leading ones; all S of every layer if None.
-        num_samples: at most so many samples of the probe batch, its first ones.
-        transient_steps: steps before the window, in each direction's own time.
-        qr_every_steps: steps between two QR decompositions.
-
-    Raises:
-        ValueError: fewer than 1 exponent, sample or step between decompositions, or a negative transient.
+    Arguments and errors are those of `SpectrumMeasurement`.
 
     Source: the recipe of Vogt, Puelma Touzel, Shlizerman & Lajoie (2022), https://arxiv.org/abs/2006.14123, whose
         published code takes an LSTM's Jacobian with respect to h, c being held.

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gradhorizon.measurements.curves import log10_at_longest_lag
 from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe, log_spaced_lags
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import (
@@ -74,8 +75,7 @@ class InputGradients(ProbeMeasurement):
 
     def __init__(self, schedule: Schedule, max_lags: int = 1024) -> None:
         super().__init__(schedule)
-        if max_lags < 2:  # noqa: PLR2004
-            raise ValueError(f"`max_lags` must be at least 2 (both ends of the profile), got {max_lags}")
+        refuse_below("max_lags", max_lags, 2, "both ends of the profile")
         self.max_lags = max_lags
 
     def read(self, probe: Probe) -> pd.DataFrame:

@@ -26,15 +26,7 @@ class LyapunovSpectrum(SpectrumMeasurement):
     All S exponents start from the identity frame and obey :math:`\sum_i \lambda_i = \overline{\ln |\det J_t|}` wherever
     no step is singular. Fewer start from a random frame, on which they depend as C/N; a second frame says how much.
 
-    Args:
-        schedule: when it fires.
-        num_exponents: K, the leading ones; all S of every layer if None.
-        num_samples: at most so many samples of the probe batch, its first ones.
-        transient_steps: steps before the window, in each direction's own time.
-        qr_every_steps: steps between two QR decompositions.
-
-    Raises:
-        ValueError: fewer than 1 exponent, sample or step between decompositions, or a negative transient.
+    Arguments and errors are those of `SpectrumMeasurement`.
     """
 
     table: ClassVar[Table] = Table(

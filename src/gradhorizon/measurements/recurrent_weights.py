@@ -19,7 +19,7 @@ from jaxtyping import Complex, Inexact
 from gradhorizon.measurements.exponent_rows import recurrent_cells
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
-from gradhorizon.measurements.summaries import stacked_rows, table_rows
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, stacked_rows, table_rows
 from gradhorizon.network import Network
 from gradhorizon.records.tables import Column, Table
 from gradhorizon.tasks.task import Task
@@ -40,8 +40,7 @@ class RecurrentWeights(ProbeMeasurement):
         "recurrent_weights",
         "spectral summaries of each recurrent matrix W, repeated on one row per eigenvalue",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("matrix", "string", "name", "the cell's name of the matrix"),
             Column("spectral_radius", "float64", "dimensionless", "ρ(W), largest modulus of an eigenvalue"),
             Column("largest_singular_value", "float64", "dimensionless", "σ_max(W)"),

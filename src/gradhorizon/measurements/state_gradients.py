@@ -27,6 +27,7 @@ from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.probe import StateGradients as CutGradients
 from gradhorizon.measurements.summaries import (
+    LAYER_COLUMNS,
     entry_counts,
     norm_columns,
     norm_summaries,
@@ -54,8 +55,7 @@ class StateGradients(ProbeMeasurement):
         "state_gradients",
         "norm of the gradient of the loss at the probed step t* with respect to the state after step t",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("component", "string", "name", f"component of the state, or {WHOLE_STATE} for all together"),
             Column(
                 "part",

@@ -23,7 +23,7 @@ from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
-from gradhorizon.measurements.summaries import PROBABILITIES, stacked_rows, table_rows
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, PROBABILITIES, stacked_rows, table_rows
 from gradhorizon.network import LayerTrace
 from gradhorizon.records.tables import Column, Table
 
@@ -60,8 +60,7 @@ class StateJacobians(ProbeMeasurement):
         "Jacobian M of the state at the direction's last read step with respect to the state after step t, given the "
         "layer's own input, summarised over samples",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("t", "int64", "steps", "the earlier state's step in its direction's own time, 0 … N"),
             Column("lag", "int64", "steps", "the direction's last read step minus t"),
             Column("state_size", "int64", "entries", "S, entries of the full state, all components together"),

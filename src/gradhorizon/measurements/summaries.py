@@ -20,6 +20,11 @@ from torch import Tensor
 from gradhorizon.records.tables import Column, Table
 
 PROBABILITIES = {"median": 0.5, "p10": 0.1, "p90": 0.9}
+LAYER_COLUMNS = (
+    Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
+    Column("direction", "string", "name", "forward or backward"),
+)
+"""Of a quantity that each layer and direction has."""
 
 
 def norm_columns(unit: str, reference: str) -> tuple[Column, ...]:
