@@ -26,7 +26,7 @@ from tests.models import MODELS, build_network, compose_model
 CELL_MODULES = sorted(
     path.stem
     for path in Path(gradhorizon.cells.__path__[0]).glob("*.py")
-    if path.stem not in {"__init__", "cell", "initialization", "unroll"}
+    if path.stem not in {"__init__", "cell", "fused", "initialization", "unroll"}
 )
 LOOKS = {name: compose_model(name).model for name in MODELS}
 

@@ -169,13 +169,12 @@ class Network(nn.Module):
         return tuple(input_len + 1 - t for t in reversed(steps))
 
     def _read(self, features: Tensor, loss_steps: tuple[int, ...], input_len: int) -> Tensor:
-        if not self.readout.reads_all_steps:
-            return self.readout(features, None, None)
-        return self.readout(
-            self._queries(features, loss_steps, input_len),
-            features,
-            self._is_visible(loss_steps, input_len, features.device),
-        )
+        arguments: tuple[Tensor | None, ...] = (features, None, None)
+        if self.readout.reads_all_steps:
+            queries = self._queries(features, loss_steps, input_len)
+            arguments = (queries, features, self._is_visible(loss_steps, input_len, features.device))
+        predictions: Tensor = self.readout(*arguments)
+        return predictions
 
     def _queries(self, features: Tensor, loss_steps: tuple[int, ...], input_len: int) -> Tensor:
         if self.bidirectional and loss_steps == (input_len,):

@@ -63,7 +63,8 @@ class StateReadout(Readout):
         is_visible: Bool[Tensor, "K N"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "B K O"]:
         """Predictions, shape (B, K, O)."""
-        return self.affine(queries)
+        predictions: Tensor = self.affine(queries)
+        return predictions
 
 
 class AttentionReadout(Readout):
@@ -101,7 +102,8 @@ class AttentionReadout(Readout):
             raise ValueError("attention reads the features of every step, got those of the loss steps alone")
         scores = self.score(queries, features).masked_fill(~is_visible, -torch.inf)
         context = scores.softmax(dim=-1) @ features
-        return self.affine(torch.cat([queries, context], dim=-1))
+        predictions: Tensor = self.affine(torch.cat([queries, context], dim=-1))
+        return predictions
 
 
 class AdditiveScore(nn.Module):
@@ -122,7 +124,8 @@ class AdditiveScore(nn.Module):
     def forward(self, queries: Float[Tensor, "B K F"], features: Float[Tensor, "B N F"]) -> Float[Tensor, "B K N"]:
         """Scores, shape (B, K, N)."""
         mixed = torch.tanh(self.query(queries).unsqueeze(2) + self.key(features).unsqueeze(1))
-        return self.vector(mixed).squeeze(-1)
+        scores: Tensor = self.vector(mixed)
+        return scores.squeeze(-1)
 
 
 class ScaledDotProductScore(nn.Module):
@@ -142,4 +145,5 @@ class ScaledDotProductScore(nn.Module):
 
     def forward(self, queries: Float[Tensor, "B K F"], features: Float[Tensor, "B N F"]) -> Float[Tensor, "B K N"]:
         """Scores, shape (B, K, N)."""
-        return self.scale * self.query(queries) @ self.key(features).transpose(1, 2)
+        scores: Tensor = self.scale * self.query(queries) @ self.key(features).transpose(1, 2)
+        return scores

@@ -25,10 +25,7 @@ from tests.measurements.networks import NETWORKS, SquaredError, random_probe
 from tests.measurements.spectra import (
     TWINS,
     cell_of,
-    check_any_mode_gives_the_same_bits,
     check_equal,
-    check_measuring_changes_nothing,
-    check_nan_parameters_are_counted,
     henon_network,
     one_layer,
     slow_jacobians,
@@ -211,26 +208,6 @@ def test_dead_relu_units_are_below_resolution() -> None:
     assert rows["num_below_resolution"].tolist() == [0, 0, 2, 2]
 
 
-@pytest.mark.parametrize("num_exponents", [None, 2])
-def test_nan_parameters_are_counted_not_raised(num_exponents: int | None) -> None:
-    check_nan_parameters_are_counted(partial(read, num_exponents=num_exponents), num_samples=2)
-
-
-@pytest.mark.parametrize("num_exponents", [None, 2])
-def test_measuring_changes_nothing_and_repeats_to_the_bit(num_exponents: int | None) -> None:
-    check_measuring_changes_nothing(partial(read, num_exponents=num_exponents))
-
-
-def test_any_mode_gives_the_same_bits() -> None:
-    check_any_mode_gives_the_same_bits(read)
-
-
-def test_network_without_recurrence_gives_no_rows() -> None:
-    rows = read(random_probe(Network(partial(PerStepLayer, hidden_size=3), 2, 2)))
-    assert rows.empty
-    assert list(rows.columns) == [column.name for column in AutonomousSpectrum.table.columns]
-
-
 # What cannot be measured.
 
 
@@ -253,12 +230,3 @@ def test_more_exponents_than_the_state_has_are_refused_before_training() -> None
 def test_transient_as_long_as_the_trajectory_is_refused(num_steps: int) -> None:
     with pytest.raises(ValueError, match="at least 1 step after the transient"):
         AutonomousSpectrum(LogSpaced(), num_steps=num_steps)
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("num_exponents", 0), ("num_trajectories", 0), ("transient_steps", -1), ("qr_every_steps", 0)],
-)
-def test_options_out_of_range_are_refused(option: str, value: int) -> None:
-    with pytest.raises(ValueError, match=rf"`{option}` must be at least {value + 1}, got {value}"):
-        AutonomousSpectrum(LogSpaced(), **{option: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from gradhorizon.machine.signatures import read_signature
 from gradhorizon.measurements.measurement import Measurement, ProbeMeasurement, StepMeasurement
 
 FOLDER = Path(__file__).parents[2] / "conf" / "measurement"
@@ -45,6 +47,14 @@ def test_configuration_builds_a_measurement_whose_schedule_fires(name: str) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_table_bears_the_name_of_the_file(name: str) -> None:
     assert measurement_class(name).table.name == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_constructor_takes_is_read_from_the_source_also_where_it_is_inherited(name: str) -> None:
+    found = read_signature(OmegaConf.load(FOLDER / f"{name}.yaml")._target_)
+    assert found is not None
+    assert list(found.annotations) == list(inspect.signature(measurement_class(name)).parameters)
+    assert not found.takes_anything
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,10 +22,7 @@ from tests.measurements.networks import NETWORKS, SquaredError, random_probe
 from tests.measurements.spectra import (
     TWINS,
     cell_of,
-    check_any_mode_gives_the_same_bits,
     check_equal,
-    check_measuring_changes_nothing,
-    check_nan_parameters_are_counted,
     jacobians_along_inputs,
     one_layer,
     slow_table,
@@ -105,26 +102,6 @@ def test_lstm_lies_near_minus_two_whatever_its_forget_bias() -> None:
     assert keeping_exponent - forgetful_exponent > 0.8
 
 
-@pytest.mark.parametrize("num_exponents", [None, 2])
-def test_nan_parameters_are_counted_not_raised(num_exponents: int | None) -> None:
-    check_nan_parameters_are_counted(partial(read, num_exponents=num_exponents), num_samples=4)
-
-
-@pytest.mark.parametrize("num_exponents", [None, 2])
-def test_measuring_changes_nothing_and_repeats_to_the_bit(num_exponents: int | None) -> None:
-    check_measuring_changes_nothing(partial(read, num_exponents=num_exponents))
-
-
-def test_any_mode_gives_the_same_bits() -> None:
-    check_any_mode_gives_the_same_bits(read)
-
-
-def test_network_without_recurrence_gives_no_rows() -> None:
-    rows = read(random_probe(Network(partial(PerStepLayer, hidden_size=3), 2, 2)))
-    assert rows.empty
-    assert list(rows.columns) == COLUMNS
-
-
 def test_network_and_task_that_cannot_be_measured_are_refused_before_training() -> None:
     check = partial(HiddenBlockSpectrum(LogSpaced(), 4, transient_steps=4).check, task=SquaredError(4))
     message = r"`num_exponents` must be at most the hidden block size, got 4 for the 3 entries"
@@ -136,12 +113,3 @@ def test_network_and_task_that_cannot_be_measured_are_refused_before_training() 
         check(one_layer(LSTM, 4))
     check(one_layer(LSTM, 4), task=SquaredError(5))
     check(Network(partial(PerStepLayer, hidden_size=3), 2, 2))
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("num_exponents", 0), ("num_samples", 0), ("transient_steps", -1), ("qr_every_steps", 0)],
-)
-def test_options_out_of_range_are_refused(option: str, value: int) -> None:
-    with pytest.raises(ValueError, match=rf"`{option}` must be at least {value + 1}, got {value}"):
-        HiddenBlockSpectrum(LogSpaced(), **{option: value})

@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor, nn
 
-from gradhorizon.cells.cell import Layer
 from gradhorizon.cells.lstm import LSTM
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import LogSpaced
@@ -18,6 +16,7 @@ from gradhorizon.measurements.state_gradients import WHOLE_STATE, StateGradients
 from gradhorizon.network import Network
 from tests import oracles_gradients
 from tests.measurements.networks import NETWORKS, LevelAndMatrix, linear_network, random_probe
+from tests.synthetic_cells import PerStepLayer
 
 PARTS = ("through_time", "direct", "total")
 
@@ -204,19 +203,8 @@ def test_components_that_are_no_vectors_are_measured() -> None:
     assert (select(rows, "total")["num_entries"] == 3 * (2 + 1 + 4)).all()
 
 
-class Pointwise(Layer):
-    """A layer that is no recurrence."""
-
-    def __init__(self, input_size: int) -> None:
-        super().__init__(input_size, 3)
-        self.affine = nn.Linear(input_size, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.affine(x)
-
-
 def test_network_without_recurrence_gives_no_rows() -> None:
-    rows = read(random_probe(Network(Pointwise, 2, 2)))
+    rows = read(random_probe(Network(partial(PerStepLayer, hidden_size=3), 2, 2)))
     assert rows.empty
     assert list(rows.columns) == [column.name for column in StateGradients.table.columns]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradhorizon.cells.cell import Layer, Recurrent
+from gradhorizon.cells.cell import Recurrent
 from gradhorizon.cells.elman import Elman
 from gradhorizon.cells.gru import GRU
 from gradhorizon.cells.lstm import LSTM
@@ -25,6 +25,7 @@ from gradhorizon.measurements.schedule import LogSpaced
 from gradhorizon.measurements.state_jacobians import StateJacobians, log_quantiles_of_logs
 from gradhorizon.network import LayerTrace, Network
 from tests.measurements.networks import NETWORKS, LinearCell, linear_network, random_probe
+from tests.synthetic_cells import PerStepLayer
 
 QUANTILES = {"median": 0.5, "p10": 0.1, "p90": 0.9}
 QUANTITIES = ("frobenius_norm", "sigma_max", "sigma_min", "condition")
@@ -396,19 +397,8 @@ def test_inference_mode_changes_no_bit(max_exact_size: int) -> None:
     pd.testing.assert_frame_equal(found, expected, rtol=0, atol=0)
 
 
-class Pointwise(Layer):
-    """A layer that is no recurrence."""
-
-    def __init__(self, input_size: int) -> None:
-        super().__init__(input_size, 3)
-        self.affine = nn.Linear(input_size, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.affine(x)
-
-
 def test_network_without_recurrence_gives_no_rows() -> None:
-    rows = read(random_probe(Network(Pointwise, 2, 2)))
+    rows = read(random_probe(Network(partial(PerStepLayer, hidden_size=3), 2, 2)))
     assert rows.empty
     assert list(rows.columns) == [column.name for column in StateJacobians.table.columns]
 

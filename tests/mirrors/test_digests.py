@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import math
+import pkgutil
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
-from gradhorizon.mirrors.digests import MAX_COLUMNS, digest
+from gradhorizon import measurements
+from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.mirrors.digests import MAX_COLUMNS, _own_digest, digest
 from tests.mirrors.rows import input_gradient_rows, parameter_gradient_rows, with_lead
+
+MY_QUANTITY = """
+from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.records.tables import Column, Table
+
+class MyQuantity(ProbeMeasurement):
+    table = Table("my_quantity", "a quantity", (Column("mine", "float64", "dimensionless", "a number"),))
+
+    @staticmethod
+    def digest(rows, has_two_directions):
+        return {"probe/mine/largest": rows["mine"].max() * (-1 if has_two_directions else 1)}
+"""
 
 
 def test_parameter_gradients_give_the_total_and_the_clip_fraction_alone() -> None:
@@ -72,6 +90,35 @@ def test_unknown_table_gives_the_medians_of_its_float_columns() -> None:
 def test_unknown_table_gives_no_more_keys_than_the_limit() -> None:
     columns = {f"column_{index}": [0.5] for index in range(3 * MAX_COLUMNS)}
     assert len(digest("my_table", with_lead(columns, 0, 5, "train"))) == MAX_COLUMNS
+
+
+def test_a_new_measurement_gives_its_own_digest_by_being_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_quantity.py").write_text(MY_QUANTITY, encoding="utf-8")
+    monkeypatch.setattr(measurements, "__path__", [*measurements.__path__, str(tmp_path)])
+    frame = with_lead({"mine": [1.0, 4.0]}, 0, 5, "train")
+    assert digest("my_quantity", frame) == {"probe/mine/largest": 4.0}
+    assert digest("my_quantity", frame, is_bidirectional=True) == {"probe/mine/largest": -4.0}
+    monkeypatch.delitem(sys.modules, "gradhorizon.measurements.my_quantity")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONF_DIR / "measurement").glob("*.yaml")])
+def test_every_measurement_lies_where_its_digest_is_looked_for(name: str) -> None:
+    target = OmegaConf.load(CONF_DIR / "measurement" / f"{name}.yaml")._target_
+    measured = pkgutil.resolve_name(target)
+    assert measured.__module__ == f"gradhorizon.measurements.{measured.table.name}"
+    assert _own_digest(measured.table.name) is measured.digest
+
+
+@pytest.mark.parametrize(
+    "name", ["a_stranger", "../a_stranger", "a_stranger.py", "schedule", "measurement", "x.a_stranger"]
+)
+def test_nothing_of_a_stranger_is_executed_to_show_a_table(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_stranger.py").write_text("raise SystemExit('executed')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert digest(name, with_lead({"mine": [1.0]}, 0, 5, "train")) == {f"probe/{name}/mine_median": 1.0}
 
 
 def test_table_without_rows_gives_nothing() -> None:

@@ -7,21 +7,20 @@ Notation: B batch, N steps, D input size, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from gradhorizon.cells.cell import Initialization, Recurrent, State
+from gradhorizon.cells.cell import Initialization, State
+from gradhorizon.cells.fused import FusedCell
 from gradhorizon.cells.initialization import gaussian, uniform
 
 _NONLINEARITIES = {"tanh": torch.tanh, "relu": torch.relu}
 
 
-class Elman(Recurrent):
+class Elman(FusedCell):
     """Elman's recurrence, with ``torch.nn.RNN`` as its fused kernel. State ``(h,)``.
 
     Args:
@@ -48,46 +47,19 @@ class Elman(Recurrent):
         nonlinearity: str = "tanh",
         initialization: Initialization = uniform,
     ) -> None:
-        super().__init__(input_size, hidden_size)
         if nonlinearity not in _NONLINEARITIES:
             raise ValueError(f"`nonlinearity` must be tanh or relu, got {nonlinearity!r}")
+        super().__init__(input_size, hidden_size, partial(nn.RNN, nonlinearity=nonlinearity))
         self.nonlinearity = nonlinearity
-        self.rnn = nn.RNN(input_size, hidden_size, nonlinearity=nonlinearity, batch_first=True)
         initialization(self)
-
-    @property
-    def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The hidden state h, (H,)."""
-        return {"h": (self.hidden_size,)}
-
-    def project(self, x: Float[Tensor, "B N D"], first_step: int = 0) -> Float[Tensor, "B N H"]:  # noqa: ARG002
-        """Input part of the preactivation, shape (B, N, H)."""
-        weight_ih, _, bias_ih, _ = self.rnn.all_weights[0]
-        return linear(x, weight_ih, bias_ih)
 
     def recur(self, projected_t: Float[Tensor, "B H"], state: State) -> State:
         """Hidden state after one step, shape (B, H)."""
-        _, weight_hh, _, bias_hh = self.rnn.all_weights[0]
-        return (_NONLINEARITIES[self.nonlinearity](projected_t + linear(state[0], weight_hh, bias_hh)),)
-
-    def segment(
-        self,
-        x: Float[Tensor, "B N D"],
-        state: State,
-        first_step: int = 0,  # noqa: ARG002
-    ) -> tuple[Float[Tensor, "B N H"], State]:
-        """Outputs (B, N, H) and the last state, by the fused kernel."""
-        outputs, h = self.rnn(x, state[0].contiguous().unsqueeze(0))
-        return outputs, (h[0],)
+        return (_NONLINEARITIES[self.nonlinearity](projected_t + self.project_state(state[0])),)
 
     def recurrent_weights(self) -> dict[str, Tensor]:
         """The one recurrent matrix, shape (H, H)."""
         return {"weight_hh": self.rnn.all_weights[0][1]}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        # A deep copy scatters the weights that cuDNN wants in one block, and warns at every call.
-        self.rnn.flatten_parameters()
 
 
 @torch.no_grad()

@@ -13,21 +13,16 @@ Notation: B batch, N steps, D input size, H hidden size, G = 3H.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from gradhorizon.cells.cell import Initialization, Recurrent, State
+from gradhorizon.cells.cell import Initialization, State
+from gradhorizon.cells.fused import FusedCell
 from gradhorizon.cells.initialization import uniform
 
-_ROWS = ("reset", "update", "candidate")
 
-
-class GRU(Recurrent):
+class GRU(FusedCell):
     r"""GRU, with ``torch.nn.GRU`` as its fused kernel. State ``(h,)``.
 
     Args:
@@ -48,20 +43,11 @@ class GRU(Recurrent):
         ((4, 5, 3), True)
     """
 
+    gate_names = ("reset", "update", "candidate")
+
     def __init__(self, input_size: int, hidden_size: int, initialization: Initialization = uniform) -> None:
-        super().__init__(input_size, hidden_size)
-        self.rnn = nn.GRU(input_size, hidden_size, batch_first=True)
+        super().__init__(input_size, hidden_size, nn.GRU)
         initialization(self)
-
-    @property
-    def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The hidden state h, (H,)."""
-        return {"h": (self.hidden_size,)}
-
-    def project(self, x: Float[Tensor, "B N D"], first_step: int = 0) -> Float[Tensor, "B N G"]:  # noqa: ARG002
-        """Input part of the three preactivations, shape (B, N, 3H)."""
-        weight_ih, _, bias_ih, _ = self.rnn.all_weights[0]
-        return linear(x, weight_ih, bias_ih)
 
     def recur(self, projected_t: Float[Tensor, "B G"], state: State) -> State:
         """Hidden state after one step, shape (B, H)."""
@@ -71,31 +57,10 @@ class GRU(Recurrent):
         n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
         return ((1 - z) * n + z * h,)
 
-    def segment(
-        self,
-        x: Float[Tensor, "B N D"],
-        state: State,
-        first_step: int = 0,  # noqa: ARG002
-    ) -> tuple[Float[Tensor, "B N H"], State]:
-        """Outputs (B, N, H) and the last state, by the fused kernel."""
-        outputs, h = self.rnn(x, state[0].contiguous().unsqueeze(0))
-        return outputs, (h[0],)
-
     def gates(self, projected_t: Float[Tensor, "B G"], state: State) -> dict[str, Tensor]:
         """Reset and update gate, shape (B, H) each; an update gate near 1 keeps the state."""
         (x_r, x_z, _), (h_r, h_z, _) = self._preactivations(projected_t, state[0])
         return {"reset_gate": torch.sigmoid(x_r + h_r), "update_gate": torch.sigmoid(x_z + h_z)}
 
-    def recurrent_weights(self) -> dict[str, Tensor]:
-        """The recurrent matrices of the two gates and the candidate, shape (H, H) each."""
-        blocks = self.rnn.all_weights[0][1].chunk(3)
-        return {f"weight_hh_{name}": block for name, block in zip(_ROWS, blocks, strict=True)}
-
     def _preactivations(self, projected_t: Tensor, h: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        _, weight_hh, _, bias_hh = self.rnn.all_weights[0]
-        return projected_t.chunk(3, dim=-1), linear(h, weight_hh, bias_hh).chunk(3, dim=-1)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        # A deep copy scatters the weights that cuDNN wants in one block, and warns at every call.
-        self.rnn.flatten_parameters()
+        return projected_t.chunk(3, dim=-1), self.project_state(h).chunk(3, dim=-1)

@@ -13,20 +13,17 @@ Notation: B batch, N steps, D input size, H hidden size, G = 4H.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from gradhorizon.cells.cell import Initialization, Recurrent, State
+from gradhorizon.cells.cell import Initialization, State
+from gradhorizon.cells.fused import FusedCell
 from gradhorizon.cells.initialization import uniform
 
-_ROWS = ("input", "forget", "candidate", "output")
 
-
-class LSTM(Recurrent):
+class LSTM(FusedCell):
     """LSTM, with ``torch.nn.LSTM`` as its fused kernel. State ``(h, c)``.
 
     Args:
@@ -47,9 +44,10 @@ class LSTM(Recurrent):
         ((4, 5, 3), True)
     """
 
+    gate_names = ("input", "forget", "candidate", "output")
+
     def __init__(self, input_size: int, hidden_size: int, initialization: Initialization = uniform) -> None:
-        super().__init__(input_size, hidden_size)
-        self.rnn = nn.LSTM(input_size, hidden_size, batch_first=True)
+        super().__init__(input_size, hidden_size, nn.LSTM)
         initialization(self)
 
     @property
@@ -57,46 +55,19 @@ class LSTM(Recurrent):
         """The hidden state h and the memory cell c, (H,) each."""
         return {"h": (self.hidden_size,), "c": (self.hidden_size,)}
 
-    def project(self, x: Float[Tensor, "B N D"], first_step: int = 0) -> Float[Tensor, "B N G"]:  # noqa: ARG002
-        """Input part of the four preactivations, shape (B, N, 4H)."""
-        weight_ih, _, bias_ih, _ = self.rnn.all_weights[0]
-        return linear(x, weight_ih, bias_ih)
-
     def recur(self, projected_t: Float[Tensor, "B G"], state: State) -> State:
         """Hidden state and memory cell after one step, shape (B, H) each."""
         i, f, g, o = self._preactivations(projected_t, state)
         c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
-    def segment(
-        self,
-        x: Float[Tensor, "B N D"],
-        state: State,
-        first_step: int = 0,  # noqa: ARG002
-    ) -> tuple[Float[Tensor, "B N H"], State]:
-        """Outputs (B, N, H) and the last state, by the fused kernel."""
-        h, c = (part.contiguous().unsqueeze(0) for part in state)
-        outputs, (h, c) = self.rnn(x, (h, c))
-        return outputs, (h[0], c[0])
-
     def gates(self, projected_t: Float[Tensor, "B G"], state: State) -> dict[str, Tensor]:
         """Input, forget and output gate, shape (B, H) each."""
         i, f, _, o = self._preactivations(projected_t, state)
         return {"input_gate": torch.sigmoid(i), "forget_gate": torch.sigmoid(f), "output_gate": torch.sigmoid(o)}
 
-    def recurrent_weights(self) -> dict[str, Tensor]:
-        """The recurrent matrices of the three gates and the candidate, shape (H, H) each."""
-        blocks = self.rnn.all_weights[0][1].chunk(4)
-        return {f"weight_hh_{name}": block for name, block in zip(_ROWS, blocks, strict=True)}
-
     def _preactivations(self, projected_t: Tensor, state: State) -> tuple[Tensor, ...]:
-        _, weight_hh, _, bias_hh = self.rnn.all_weights[0]
-        return (projected_t + linear(state[0], weight_hh, bias_hh)).chunk(4, dim=-1)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        # A deep copy scatters the weights that cuDNN wants in one block, and warns at every call.
-        self.rnn.flatten_parameters()
+        return (projected_t + self.project_state(state[0])).chunk(4, dim=-1)
 
 
 @torch.no_grad()
@@ -142,7 +113,7 @@ def chrono(cell: LSTM, seq_len: int) -> None:
 
 
 def _set_total_bias(cell: LSTM, gate: str, value: Tensor) -> None:
-    row = _ROWS.index(gate)
+    row = cell.gate_names.index(gate)
     _, _, bias_ih, bias_hh = cell.rnn.all_weights[0]
     bias_ih.chunk(4)[row].copy_(value)
     bias_hh.chunk(4)[row].zero_()

@@ -11,7 +11,7 @@ Notation: x_1 … x_N are inputs, s_0 … s_N states, s_t after input t; a cut a
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -91,7 +91,7 @@ def unroll(
     reads_all = len(output_steps) == input_len
     kept: list[State] = []
     outputs: list[Tensor] = []
-    chunks = x.split([end - start for start, end in pairwise(edges)], dim=1)
+    chunks = torch.split(x, [end - start for start, end in pairwise(edges)], dim=1)
     for chunk, (start, end) in zip(chunks, pairwise(edges), strict=True):
         if start in cuts:
             state = _as_cut(state)
@@ -150,7 +150,8 @@ def _run_segment_recomputed(
 ) -> tuple[Tensor | None, State]:
     if not torch.is_grad_enabled():
         return _run_segment(cell, x, state, first_step, read)
-    outputs, *parts = _Recomputed.apply(cell, first_step, read, x, *state, *cell.parameters())
+    recompute: Callable[..., Any] = _Recomputed.apply
+    outputs, *parts = recompute(cell, first_step, read, x, *state, *cell.parameters())
     return outputs, tuple(parts)
 
 

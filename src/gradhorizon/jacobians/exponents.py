@@ -23,7 +23,9 @@ def random_frames(size: int, num_vectors: int, count: int = 2) -> Float[Tensor, 
         count: F, how many independent frames.
     """
     generator = torch.Generator().manual_seed(0)
-    return torch.linalg.qr(torch.randn(count, size, num_vectors, generator=generator, dtype=torch.float64)).Q
+    drawn = torch.randn(count, size, num_vectors, generator=generator, dtype=torch.float64)
+    frames: Tensor = torch.linalg.qr(drawn).Q
+    return frames
 
 
 @torch.no_grad()
@@ -67,7 +69,7 @@ def finite_time_exponents(
     for t, push in enumerate(maps.pushes(), 1):
         # All frames in one product: (F, B, S, K) as F · K vectors per sample.
         vectors = push(frame.movedim(-1, 1).flatten(0, 1))
-        frame = vectors.unflatten(0, (num_frames, count)).movedim(1, -1)
+        frame = torch.unflatten(vectors, 0, (num_frames, count)).movedim(1, -1)
         if t in (transient_steps, maps.num_steps) or (t - transient_steps) % qr_every_steps == 0:
             longest = torch.linalg.vector_norm(frame, dim=-2).amax(dim=-1, keepdim=True)
             frame, triangle = torch.linalg.qr(frame)

@@ -118,14 +118,14 @@ class StepJacobians(StepMaps):
             return
         for projected, states in self._chunks():
             columns = _pushed(self._cell, projected, states, _basis(states))
-            transposed = columns.unflatten(1, (self.batch_size, -1)).permute(2, 1, 0, 3).contiguous()
+            transposed = torch.unflatten(columns, 1, (self.batch_size, -1)).permute(2, 1, 0, 3).contiguous()
             yield from (partial(_times, own) for own in transposed)
 
     def matrices(self) -> Iterator[Float[Tensor, "B n S S"]]:
         """J_1 … J_N in chunks of n steps, shape (B, n, S, S), by reverse differentiation."""
         for projected, states in self._chunks():
             rows = _pulled(self._cell, projected, states, _basis(states))
-            yield rows.transpose(0, 1).unflatten(0, (self.batch_size, -1))
+            yield torch.unflatten(rows.transpose(0, 1), 0, (self.batch_size, -1))
 
     def _chunks(self) -> Iterator[tuple[Projected, Float[Tensor, "M S"]]]:
         # Once the states are known, many steps are one larger batch, sample by sample.
@@ -168,7 +168,8 @@ def _pushed(cell: Recurrent, projected: Projected, states: Tensor, columns: Floa
     primals = tuple(part.clone() for part in _components(cell, states))
 
     def along(tangent: State) -> State:
-        return torch.func.jvp(lambda *parts: cell.recur(projected, parts), primals, tangent)[1]
+        pushed: State = torch.func.jvp(lambda *parts: cell.recur(projected, parts), primals, tangent)[1]
+        return pushed
 
     return _flat(torch.func.vmap(along)(_components(cell, columns)), 2)
 
@@ -179,7 +180,8 @@ def _pulled(cell: Recurrent, projected: Projected, states: Tensor, rows: Float[T
         return _flat(cell.recur(projected, _components(cell, flat)), 1)
 
     pull = torch.func.vjp(advance, states)[1]
-    return torch.func.vmap(lambda row: pull(row)[0])(rows)
+    pulled: Tensor = torch.func.vmap(lambda row: pull(row)[0])(rows)
+    return pulled
 
 
 @cache
@@ -199,7 +201,7 @@ def _basis(states: Float[Tensor, "M S"]) -> Float[Tensor, "S M S"]:
 
 
 def _components(cell: Recurrent, flat: Tensor) -> State:
-    parts = flat.split(component_sizes(cell), dim=-1)
+    parts = torch.split(flat, component_sizes(cell), dim=-1)
     return tuple(
         part.reshape(*flat.shape[:-1], *shape) for part, shape in zip(parts, cell.state_shapes.values(), strict=True)
     )

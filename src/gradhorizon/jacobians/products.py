@@ -104,7 +104,8 @@ class _ScaledMatrix:
 
     def log_norm(self, order: int | str) -> Tensor:
         divisor = math.sqrt(self.matrix.shape[1]) if order == "fro" else 1.0
-        return (torch.linalg.matrix_norm(self.matrix, ord=order) / divisor).log() + self.log_scale
+        norm: Tensor = torch.linalg.matrix_norm(self.matrix, ord=order)
+        return (norm / divisor).log() + self.log_scale
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ def projected_spectra(
 def _leading(logs: Float[Tensor, "L K B"], rows: Float[Tensor, "L K B S"]) -> Float[Tensor, "L B S"]:
     # A sample that vanished or is not finite gets some direction: its lengths say what happened to it.
     block = ((logs - logs.amax(dim=1, keepdim=True)).exp().unsqueeze(-1) * rows).nan_to_num()
-    return torch.linalg.svd(block.transpose(1, 2), full_matrices=False).Vh[:, :, 0]
+    directions: Tensor = torch.linalg.svd(block.transpose(1, 2), full_matrices=False).Vh
+    return directions[:, :, 0]
 
 
 def _root_mean_square(captured: Float[Tensor, "L B"], rest: Float[Tensor, "L K B"]) -> tuple[Tensor, Tensor]:

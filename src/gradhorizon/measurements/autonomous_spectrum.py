@@ -14,33 +14,23 @@ Notation: B trajectories, N steps, S size of the full state, K exponents.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import pandas as pd
 import torch
 
 from gradhorizon.cells.cell import Recurrent, State
 from gradhorizon.jacobians.exponents import refuse_empty_window
-from gradhorizon.jacobians.one_step import StepJacobians, state_size
-from gradhorizon.measurements.exponent_rows import (
-    Window,
-    attractor_columns,
-    attractor_summaries,
-    exponent_columns,
-    exponent_summaries,
-    recurrent_cells,
-    spectrum_rows,
-)
-from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.jacobians.one_step import StepJacobians, StepMaps
+from gradhorizon.measurements.exponent_rows import attractor_columns, exponent_columns
 from gradhorizon.measurements.options import refuse_below
-from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
-from gradhorizon.network import LayerTrace, Network
+from gradhorizon.measurements.spectrum import SpectrumMeasurement
+from gradhorizon.network import LayerTrace
 from gradhorizon.records.tables import Table
 from gradhorizon.tasks.task import Task
 
 
-class AutonomousSpectrum(ProbeMeasurement):
+class AutonomousSpectrum(SpectrumMeasurement):
     """Leading or all Lyapunov exponents of each recurrence without input, from random initial states.
 
     It reads the cells alone, and of the probe batch nothing. The residuals are those of `LyapunovSpectrum`.
@@ -77,41 +67,20 @@ class AutonomousSpectrum(ProbeMeasurement):
         num_trajectories: int = 2,
         qr_every_steps: int = 1,
     ) -> None:
-        super().__init__(schedule)
         refuse_below("num_trajectories", num_trajectories, 1)
-        self.window = Window(num_exponents, transient_steps, qr_every_steps)
+        super().__init__(schedule, num_exponents, num_trajectories, transient_steps, qr_every_steps)
         refuse_empty_window(num_steps, transient_steps)
         self.num_steps = num_steps
-        self.num_trajectories = num_trajectories
 
-    def check(self, network: Network, task: Task) -> None:  # noqa: ARG002, no task is fed
-        """Refuse what `read` would refuse, before any training.
+    def trajectory_len(self, task: Task) -> int:  # noqa: ARG002, no task is fed
+        """N, the transient included."""
+        return self.num_steps
 
-        Args:
-            network: built as it will be trained.
-            task: the protocol.
-
-        Raises:
-            ValueError: more exponents than a layer's state has entries.
-        """
-        for cell in recurrent_cells(network):
-            self.window.count(cell, state_size(cell))
-
-    def read(self, probe: Probe) -> pd.DataFrame:
-        """One row per layer, direction and exponent; no rows without a recurrent layer.
-
-        Raises:
-            ValueError: more exponents than the state has entries.
-        """
-        return spectrum_rows(self.table, probe.trace.layers, self._columns)
-
-    def _columns(self, trace: LayerTrace) -> dict[str, Any]:
-        count = self.window.count(trace.cell, state_size(trace.cell))
-        state = random_states(trace.cell, self.num_trajectories)
-        inputs = state[0].new_zeros(1, 1, 1).expand(self.num_trajectories, self.num_steps, trace.cell.input_size)
-        maps = StepJacobians(trace.cell, inputs, state)
-        spectrum = self.window.spectrum(maps, count)
-        return {**exponent_summaries(spectrum, self.window, maps), **attractor_summaries(spectrum, maps.size)}
+    def maps(self, trace: LayerTrace) -> StepMaps:
+        """The full state's Jacobians along each trajectory."""
+        state = random_states(trace.cell, self.num_samples)
+        inputs = state[0].new_zeros(1, 1, 1).expand(self.num_samples, self.num_steps, trace.cell.input_size)
+        return StepJacobians(trace.cell, inputs, state)
 
 
 def random_states(cell: Recurrent, count: int) -> State:

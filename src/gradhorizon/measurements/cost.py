@@ -28,6 +28,7 @@ from torch import Tensor
 from gradhorizon.kernels.casting import real_dtype
 from gradhorizon.machine.randomness import kept_rng
 from gradhorizon.measurements.measurement import CostMeasurement, Program
+from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import table_rows
 from gradhorizon.records.tables import Column, Table
@@ -91,9 +92,8 @@ class Cost(CostMeasurement):
 
     def __init__(self, schedule: Schedule, num_lengths: int = 4, num_repetitions: int = 9) -> None:
         super().__init__(schedule)
-        for name, value in (("num_lengths", num_lengths), ("num_repetitions", num_repetitions)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}")
+        refuse_below("num_lengths", num_lengths, 1)
+        refuse_below("num_repetitions", num_repetitions, 1)
         self.num_lengths = num_lengths
         self.num_repetitions = num_repetitions
 
@@ -200,7 +200,7 @@ class _Training:
         return self.training.loss(batch)
 
     def _move(self, loss: Tensor) -> None:
-        loss.backward()
+        torch.autograd.backward(loss)
         self.training.clip()
         self.optimizer.step()
 

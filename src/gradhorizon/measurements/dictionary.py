@@ -14,7 +14,8 @@ from types import ModuleType
 
 from gradhorizon import measurements
 from gradhorizon.measurements.measurement import Measurement
-from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
+from gradhorizon.records.errors import RecordsError
+from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Column, Table
 
 _HEADING = """\
 # The records: tables and columns

@@ -8,12 +8,10 @@ Notation: B samples, N steps, S rows of a one-step matrix, K exponents, P quanti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,9 +21,9 @@ from gradhorizon.jacobians.dimension import entropy_rate, kaplan_yorke_dimension
 from gradhorizon.jacobians.exponents import finite_time_exponents, mean_log_determinants, random_frames
 from gradhorizon.jacobians.one_step import StepMaps
 from gradhorizon.measurements.options import refuse_below
-from gradhorizon.measurements.summaries import PROBABILITIES, table_rows
-from gradhorizon.network import LayerTrace, Network
-from gradhorizon.records.tables import Column, Table
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, PROBABILITIES
+from gradhorizon.network import Network
+from gradhorizon.records.tables import Column
 
 MAX_SUM_RULE_SIZE = 1024
 """Largest state whose exact Jacobians are taken for the sum rule."""
@@ -39,8 +37,7 @@ def exponent_columns(what: str, samples: str = "samples") -> tuple[Column, ...]:
         samples: what the summaries run over, in words.
     """
     return (
-        Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-        Column("direction", "string", "name", "forward or backward"),
+        *LAYER_COLUMNS,
         Column("exponent", "int64", "dimensionless", "rank of the exponent in its sample, 1 is the largest"),
         *(
             Column(
@@ -194,25 +191,6 @@ class Window:
 def recurrent_cells(network: Network) -> list[Recurrent]:
     """Every recurrent layer and direction, lowest first."""
     return [cell for cell in network.cells() if isinstance(cell, Recurrent)]
-
-
-def spectrum_rows(
-    table: Table, layers: Sequence[LayerTrace], columns_of: Callable[[LayerTrace], dict[str, Any]]
-) -> pd.DataFrame:
-    """Rows of every layer and direction; none without a recurrent layer.
-
-    Args:
-        table: the quantity's table.
-        layers: the recurrent layers and directions of a probe.
-        columns_of: one of them -> its columns, layer and direction apart.
-    """
-    # A validation hook, from which a solved member is probed, runs in inference mode.
-    with torch.inference_mode(mode=False):
-        frames = [
-            table_rows(table, {"layer": trace.layer, "direction": trace.direction, **columns_of(trace)})
-            for trace in layers
-        ]
-    return pd.concat(frames, ignore_index=True) if frames else table_rows(table, {c.name: [] for c in table.columns})
 
 
 def exponent_summaries(spectrum: Spectrum, window: Window, maps: StepMaps) -> dict[str, Any]:

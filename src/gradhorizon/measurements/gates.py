@@ -11,7 +11,6 @@ Notation: B batch, C cuts, H units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,9 +19,10 @@ import torch
 from jaxtyping import Float
 
 from gradhorizon.cells.cell import select_step
+from gradhorizon.measurements.curves import by_layer
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
-from gradhorizon.measurements.summaries import PROBABILITIES, log_quantiles, table_rows
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, PROBABILITIES, log_quantiles, stacked_rows, table_rows
 from gradhorizon.network import LayerTrace
 from gradhorizon.records.tables import Column, Table
 
@@ -47,8 +47,7 @@ class Gates(ProbeMeasurement):
         "gates",
         "gate values along the probe batch, over samples and units",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("gate", "string", "name", "name of the gate"),
             Column("t", "int64", "steps", "step at which the gate acts, in its direction's own time, 1 … N"),
             Column("lag", "int64", "steps", "the direction's last read step minus t"),
@@ -82,10 +81,19 @@ class Gates(ProbeMeasurement):
             for name, values in _gate_values(trace, last).items():
                 columns = {**lead, "gate": name, **_summaries(values, name in RETENTION_GATES)}
                 frames.append(table_rows(self.table, columns))
-        return pd.concat(frames, ignore_index=True) if frames else table_rows(self.table, _NO_ROWS)
+        return stacked_rows(self.table, frames)
 
-
-_NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in Gates.table.columns}
+    @staticmethod
+    def digest(rows: pd.DataFrame, has_two_directions: bool) -> dict[str, float]:  # noqa: ARG004
+        """Each gate's mean per layer and direction, and its time scale where it retains."""
+        scalars = {}
+        for layer, of_layer in by_layer(rows):
+            for gate, own in of_layer.groupby("gate", sort=False):
+                scalars[f"probe/gate_mean/{layer}_{gate}"] = float(own["mean"].mean())
+                time_scale = float(own["time_scale_median_steps"].median())
+                if not np.isnan(time_scale):
+                    scalars[f"probe/gate_time_scale_steps/{layer}_{gate}"] = time_scale
+        return scalars
 
 
 def _gate_values(trace: LayerTrace, last: int) -> dict[str, Float[np.ndarray, "C V"]]:

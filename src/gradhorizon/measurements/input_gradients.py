@@ -16,7 +16,9 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from gradhorizon.measurements.curves import log10_at_longest_lag
 from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe, log_spaced_lags
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import (
@@ -27,6 +29,7 @@ from gradhorizon.measurements.summaries import (
     sample_norms,
     table_rows,
 )
+from gradhorizon.records.read_ends import by_read_end
 from gradhorizon.records.tables import Column, Table
 
 PROFILE = Table(
@@ -72,8 +75,7 @@ class InputGradients(ProbeMeasurement):
 
     def __init__(self, schedule: Schedule, max_lags: int = 1024) -> None:
         super().__init__(schedule)
-        if max_lags < 2:  # noqa: PLR2004
-            raise ValueError(f"`max_lags` must be at least 2 (both ends of the profile), got {max_lags}")
+        refuse_below("max_lags", max_lags, 2, "both ends of the profile")
         self.max_lags = max_lags
 
     def read(self, probe: Probe) -> pd.DataFrame:
@@ -84,6 +86,12 @@ class InputGradients(ProbeMeasurement):
         training_norms = sample_norms(_at(probe.training_loss_input_gradient, steps)).numpy(force=True)
         rows["training_loss_gradient_norm_median"] = log_quantiles(training_norms, [0.5])[0]
         return table_rows(self.table, rows)
+
+    @staticmethod
+    def digest(rows: pd.DataFrame, has_two_directions: bool) -> dict[str, float]:
+        """The longest lag; of two directions it is the distance to the nearest end that is read."""
+        profile = by_read_end(rows, has_two_directions)
+        return {"probe/log10_relative_input_gradient/longest_lag": log10_at_longest_lag(profile)}
 
 
 def reported_steps(

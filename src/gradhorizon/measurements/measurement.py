@@ -95,6 +95,21 @@ class Measurement(ABC):
             ValueError: what is wrong with it, and what to do.
         """
 
+    @staticmethod
+    def digest(rows: pd.DataFrame, has_two_directions: bool) -> dict[str, float] | None:  # noqa: ARG004
+        """The few numbers that are worth a curve over training in W&B; by default the median of each float column.
+
+        W&B runs are rebuilt from records, where a table's digest is found by its place: in the module of its name.
+
+        Args:
+            rows: of one member at one probe, with the lead columns; at least one.
+            has_two_directions: whether the network is bidirectional.
+
+        Returns:
+            ``split/quantity`` or ``split/quantity/qualifier`` -> value; None for the default.
+        """
+        return None
+
 
 class ProbeMeasurement(Measurement):
     """A quantity read from a float64 copy of the network on the fixed probe batch."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 
-def refuse_below(name: str, value: int | None, lowest: int) -> None:
+def refuse_below(name: str, value: int | None, lowest: int, why: str = "") -> None:
     """Refuse an option below its lowest value; None is no value.
 
     Args:
         name: the option's.
         value: what was given.
         lowest: the least that makes sense.
+        why: in words, where it does not go without saying.
 
     Raises:
         ValueError: the value is too low.
@@ -21,4 +22,5 @@ def refuse_below(name: str, value: int | None, lowest: int) -> None:
         ValueError: `num_samples` must be at least 1, got 0
     """
     if value is not None and value < lowest:
-        raise ValueError(f"`{name}` must be at least {lowest}, got {value}")
+        reason = f" ({why})" if why else ""
+        raise ValueError(f"`{name}` must be at least {lowest}{reason}, got {value}")

@@ -62,6 +62,17 @@ class ParameterGradients(StepMeasurement):
         }
         return table_rows(self.table, columns)
 
+    @staticmethod
+    def digest(rows: pd.DataFrame, has_two_directions: bool) -> dict[str, float]:  # noqa: ARG004
+        """All tensors together, before and after clipping, and how often the gradient is clipped."""
+        total = rows["parameter"].to_numpy() == TOTAL
+        columns = {
+            "train/parameter_gradient_norm/total_unclipped": "norm_unclipped",
+            "train/parameter_gradient_norm/total_clipped": "norm_clipped",
+            "train/clip_fraction": "clip_fraction",
+        }
+        return {key: float(rows[column].to_numpy(np.float64)[total][0]) for key, column in columns.items()}
+
 
 def _clip_factor(total: float, clip_norm: float | None) -> float:
     if clip_norm is None or total <= clip_norm:

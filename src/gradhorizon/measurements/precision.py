@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe, log_spaced_lags
 from gradhorizon.measurements.schedule import Schedule
 from gradhorizon.measurements.summaries import entry_counts, log_quantiles, sample_norms, table_rows
@@ -120,8 +121,7 @@ class Precision(ProbeMeasurement):
 
     def __init__(self, schedule: Schedule, num_lags: int = 64, loss_scales: Sequence[float] = (1.0,)) -> None:
         super().__init__(schedule)
-        if num_lags < 2:  # noqa: PLR2004
-            raise ValueError(f"`num_lags` must be at least 2 (both ends of the profile), got {num_lags}")
+        refuse_below("num_lags", num_lags, 2, "both ends of the profile")
         scales = [float(scale) for scale in loss_scales]
         if not scales or len(set(scales)) < len(scales) or not all(0 < scale < math.inf for scale in scales):
             raise ValueError(f"`loss_scales` must be positive and finite, each named once, got {scales}")

@@ -10,7 +10,6 @@ Notation: H hidden size, W one recurrent matrix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from jaxtyping import Complex, Inexact
 from gradhorizon.measurements.exponent_rows import recurrent_cells
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
-from gradhorizon.measurements.summaries import table_rows
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, stacked_rows, table_rows
 from gradhorizon.network import Network
 from gradhorizon.records.tables import Column, Table
 from gradhorizon.tasks.task import Task
@@ -41,8 +40,7 @@ class RecurrentWeights(ProbeMeasurement):
         "recurrent_weights",
         "spectral summaries of each recurrent matrix W, repeated on one row per eigenvalue",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("matrix", "string", "name", "the cell's name of the matrix"),
             Column("spectral_radius", "float64", "dimensionless", "ρ(W), largest modulus of an eigenvalue"),
             Column("largest_singular_value", "float64", "dimensionless", "σ_max(W)"),
@@ -80,10 +78,7 @@ class RecurrentWeights(ProbeMeasurement):
             for name, weight in trace.cell.recurrent_weights().items():
                 lead = {"layer": trace.layer, "direction": trace.direction, "matrix": name}
                 frames.append(table_rows(self.table, {**lead, **matrix_columns(weight.numpy(force=True))}))
-        return pd.concat(frames, ignore_index=True) if frames else table_rows(self.table, _NO_ROWS)
-
-
-_NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in RecurrentWeights.table.columns}
+        return stacked_rows(self.table, frames)
 
 
 def matrix_columns(weight: Inexact[np.ndarray, "H H"]) -> dict[str, Any]:

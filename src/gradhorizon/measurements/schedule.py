@@ -8,6 +8,8 @@ from functools import cache
 
 import numpy as np
 
+from gradhorizon.measurements.options import refuse_below
+
 
 class Schedule(ABC):
     """Optimizer steps (completed ones) at which a measurement fires; the phases come on top.
@@ -106,8 +108,7 @@ class Every(Schedule):
 
     def __init__(self, every_steps: int, at_init: bool = True, at_solved: bool = True, at_last: bool = True) -> None:
         super().__init__(at_init, at_solved, at_last)
-        if every_steps < 1:
-            raise ValueError(f"`every_steps` must be at least 1, got {every_steps}")
+        refuse_below("every_steps", every_steps, 1)
         self.every_steps = every_steps
 
     def __repr__(self) -> str:

@@ -12,9 +12,9 @@ Notation: B batch, C cuts, S size of one state component, y_t what step t fed up
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradhorizon.measurements.curves import by_layer, log10_at_longest_lag
 from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.probe import StateGradients as CutGradients
-from gradhorizon.measurements.summaries import entry_counts, norm_columns, norm_summaries, sample_norms, table_rows
+from gradhorizon.measurements.summaries import (
+    LAYER_COLUMNS,
+    entry_counts,
+    norm_columns,
+    norm_summaries,
+    sample_norms,
+    stacked_rows,
+    table_rows,
+)
 from gradhorizon.records.tables import Column, Table
 
 WHOLE_STATE = "all"
@@ -46,8 +55,7 @@ class StateGradients(ProbeMeasurement):
         "state_gradients",
         "norm of the gradient of the loss at the probed step t* with respect to the state after step t",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("component", "string", "name", f"component of the state, or {WHOLE_STATE} for all together"),
             Column(
                 "part",
@@ -65,10 +73,16 @@ class StateGradients(ProbeMeasurement):
         """One row per layer, direction, part, component and cut; no rows without a recurrent layer."""
         by_layer = groupby(probe.state_gradients, key=lambda cut: (cut.layer.layer, cut.layer.direction))
         frames = [_layer_rows(list(cuts)) for _, cuts in by_layer]
-        return pd.concat(frames, ignore_index=True) if frames else table_rows(self.table, _NO_ROWS)
+        return stacked_rows(self.table, frames)
 
-
-_NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in StateGradients.table.columns}
+    @staticmethod
+    def digest(rows: pd.DataFrame, has_two_directions: bool) -> dict[str, float]:  # noqa: ARG004
+        """The whole state's total gradient at the longest lag, per layer and direction."""
+        whole = rows[(rows["part"] == "total") & (rows["component"] == WHOLE_STATE)]
+        return {
+            f"probe/log10_relative_state_gradient/{layer}_longest_lag": log10_at_longest_lag(own)
+            for layer, own in by_layer(whole)
+        }
 
 
 def _layer_rows(cuts: list[CutGradients]) -> pd.DataFrame:

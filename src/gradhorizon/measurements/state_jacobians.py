@@ -10,8 +10,7 @@ Notation: B samples, L lags, P quantiles, S size of the full state, t* the direc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from gradhorizon.measurements.measurement import ProbeMeasurement
 from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.measurements.schedule import Schedule
-from gradhorizon.measurements.summaries import PROBABILITIES, table_rows
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, PROBABILITIES, stacked_rows, table_rows
 from gradhorizon.network import LayerTrace
 from gradhorizon.records.tables import Column, Table
 
@@ -61,8 +60,7 @@ class StateJacobians(ProbeMeasurement):
         "Jacobian M of the state at the direction's last read step with respect to the state after step t, given the "
         "layer's own input, summarised over samples",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("t", "int64", "steps", "the earlier state's step in its direction's own time, 0 … N"),
             Column("lag", "int64", "steps", "the direction's last read step minus t"),
             Column("state_size", "int64", "entries", "S, entries of the full state, all components together"),
@@ -123,7 +121,7 @@ class StateJacobians(ProbeMeasurement):
     def read(self, probe: Probe) -> pd.DataFrame:
         """One row per layer, direction and lag; no rows without a recurrent layer."""
         frames = [self._layer_rows(trace, probe.lags) for trace in probe.trace.layers]
-        return pd.concat(frames, ignore_index=True) if frames else table_rows(self.table, _NO_ROWS)
+        return stacked_rows(self.table, frames)
 
     def _layer_rows(self, trace: LayerTrace, probe_lags: list[int]) -> pd.DataFrame:
         lags = [lag for lag in probe_lags if lag <= trace.read_step]
@@ -152,9 +150,6 @@ class StateJacobians(ProbeMeasurement):
             return projected_spectra(
                 maps, trace.read_step, lags, generator, self.num_projections, self.num_power_iterations
             )
-
-
-_NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in StateJacobians.table.columns}
 
 
 def jacobian_summaries(spectra: LogSpectra) -> dict[str, np.ndarray]:

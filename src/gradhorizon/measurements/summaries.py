@@ -8,7 +8,7 @@ Notation: B batch, R rows (lags, cuts), F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,11 @@ from torch import Tensor
 from gradhorizon.records.tables import Column, Table
 
 PROBABILITIES = {"median": 0.5, "p10": 0.1, "p90": 0.9}
+LAYER_COLUMNS = (
+    Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
+    Column("direction", "string", "name", "forward or backward"),
+)
+"""Of a quantity that each layer and direction has."""
 
 
 def norm_columns(unit: str, reference: str) -> tuple[Column, ...]:
@@ -67,7 +72,8 @@ def sample_norms(gradient: Float[Tensor, "B R F"]) -> Float[Tensor, "B R"]:
     exact = gradient.to(torch.float64)
     largest = exact.abs().amax(dim=-1)
     scale = torch.where(largest.isfinite() & (largest > 0), largest, 1.0)
-    return scale * torch.linalg.vector_norm(exact / scale.unsqueeze(-1), dim=-1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(exact / scale.unsqueeze(-1), dim=-1, dtype=torch.float64)
+    return scale * norms
 
 
 def entry_counts(gradient: Float[Tensor, "B R F"]) -> dict[str, np.ndarray]:
@@ -155,8 +161,11 @@ def _relative(norms: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 _NUMPY_DTYPES = {
-    "string": np.dtype(object), "int64": np.dtype("int64"), "float64": np.dtype("float64"), "bool": np.dtype(bool),
-}  # fmt: skip
+    "string": np.dtype(object),
+    "int64": np.dtype("int64"),
+    "float64": np.dtype("float64"),
+    "bool": np.dtype(bool),
+}
 
 
 def table_rows(table: Table, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -172,11 +181,20 @@ def table_rows(table: Table, columns: Mapping[str, Any]) -> pd.DataFrame:
     typed = {column.name: _typed(columns[column.name], _NUMPY_DTYPES[column.dtype]) for column in table.columns}
     num_rows = max((len(values) for values in typed.values() if values.ndim), default=1)
     # Arrays of their final types: to let pandas find out, and cast, takes longer than many a measurement.
-    filled = {name: values if values.ndim else np.full(num_rows, values.item(), values.dtype)
-              for name, values in typed.items()}  # fmt: skip
+    filled = {
+        name: values if values.ndim else np.full(num_rows, values.item(), values.dtype)
+        for name, values in typed.items()
+    }
     return pd.DataFrame(
         {name: pd.Series(values, dtype=object) if values.dtype.hasobject else values for name, values in filled.items()}
     )
+
+
+def stacked_rows(table: Table, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all frames, one below the other; the table's columns without a row where there is no frame."""
+    if not frames:
+        return table_rows(table, {column.name: [] for column in table.columns})
+    return pd.concat(frames, ignore_index=True)
 
 
 def _typed(values: Any, dtype: np.dtype) -> np.ndarray:

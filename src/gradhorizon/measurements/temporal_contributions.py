@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
@@ -28,9 +28,10 @@ from torch import Tensor, nn
 from gradhorizon.cells.cell import Recurrent, State
 from gradhorizon.kernels.casting import real_numbers
 from gradhorizon.measurements.measurement import ProbeMeasurement
+from gradhorizon.measurements.options import refuse_below
 from gradhorizon.measurements.probe import Probe, log_spaced_lags
 from gradhorizon.measurements.schedule import Schedule
-from gradhorizon.measurements.summaries import entry_counts, sample_norms, table_rows
+from gradhorizon.measurements.summaries import LAYER_COLUMNS, entry_counts, sample_norms, stacked_rows, table_rows
 from gradhorizon.network import LayerTrace
 from gradhorizon.records.tables import Column, Table
 
@@ -67,8 +68,7 @@ class TemporalContributions(ProbeMeasurement):
         "temporal_contributions",
         "share of each lag bin in the batch-mean gradient of the loss at t* for the parameters of one layer",
         (
-            Column("layer", "int64", "dimensionless", "0 is the layer nearest to the input"),
-            Column("direction", "string", "name", "forward or backward"),
+            *LAYER_COLUMNS,
             Column("lag_from", "int64", "steps", "shortest lag of the bin; negative after the direction's read step"),
             Column("lag_to", "int64", "steps", "longest lag of the bin, itself included"),
             Column("share_norm", "float64", "loss per parameter unit", "norm of the bin's share of the gradient g"),
@@ -96,8 +96,7 @@ class TemporalContributions(ProbeMeasurement):
 
     def __init__(self, schedule: Schedule, num_bins: int = 32) -> None:
         super().__init__(schedule)
-        if num_bins < 2:  # noqa: PLR2004
-            raise ValueError(f"`num_bins` must be at least 2 (both ends of the lags), got {num_bins}")
+        refuse_below("num_bins", num_bins, 2, "both ends of the lags")
         self.num_bins = num_bins
 
     def read(self, probe: Probe) -> pd.DataFrame:
@@ -110,10 +109,7 @@ class TemporalContributions(ProbeMeasurement):
                 lead = {"layer": trace.layer, "direction": trace.direction}
                 with np.errstate(over="ignore"):
                     frames.append(table_rows(self.table, {**lead, **_summaries(bins, shares)}))
-        return pd.concat(frames, ignore_index=True) if frames else table_rows(self.table, _NO_ROWS)
-
-
-_NO_ROWS: Mapping[str, list[Any]] = {column.name: [] for column in TemporalContributions.table.columns}
+        return stacked_rows(self.table, frames)
 
 
 def lag_bins(trace: LayerTrace, cotangent: Float[Tensor, "B K H"], num_bins: int) -> list[tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,7 +53,7 @@ def heat_map_pixels(heat: HeatMap, title: str) -> NDArray[np.uint8]:
         heat: what to draw.
         title: first line of the title, the run.
     """
-    canvas = FigureCanvasAgg(heat_map_figure(heat, title))
+    canvas: Any = FigureCanvasAgg(heat_map_figure(heat, title))
     canvas.draw()
     return np.array(canvas.buffer_rgba())
 
@@ -84,7 +86,7 @@ def _marks(heat: HeatMap) -> list[Patch]:
 
 def _edges(centers: Array) -> Array:
     if len(centers) == 1:
-        return centers[0] + np.array([-0.5, 0.5])
+        return np.asarray(centers[0] + np.array([-0.5, 0.5]))
     inner = (centers[1:] + centers[:-1]) / 2
     return np.concatenate([[2 * centers[0] - inner[0]], inner, [2 * centers[-1] - inner[-1]]])
 

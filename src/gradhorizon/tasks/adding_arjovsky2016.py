@@ -16,17 +16,15 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradhorizon.tasks.task import Batch, Task
+from gradhorizon.tasks.task import Batch, LastStepTask, one_answer
 
 TOLERANCE = 0.08
-SOLVED_LOSS = 0.01
 
 
-class AddingArjovsky2016(Task):
+class AddingArjovsky2016(LastStepTask):
     r"""Sum of the two marked values, due at the last step.
 
     Values are uniform on [0, 1]. The first mark is uniform over t = 1 … ⌊T/2⌋, the second over t = ⌊T/2⌋ + 1 … T;
@@ -61,26 +59,10 @@ class AddingArjovsky2016(Task):
     name: ClassVar[str] = "adding_arjovsky2016"
     min_seq_len: ClassVar[int] = 2
     min_seq_len_reason: ClassVar[str] = "one mark in each half"
-
-    @property
-    def input_size(self) -> int:
-        """Value and mark."""
-        return 2
-
-    @property
-    def output_size(self) -> int:
-        """The sum."""
-        return 1
-
-    @property
-    def input_len(self) -> int:
-        """T."""
-        return self.seq_len
-
-    @property
-    def chance(self) -> Mapping[str, float]:
-        """See the class."""
-        return {"loss": 2 / 12, "accuracy": 1 - (1 - TOLERANCE) ** 2}
+    input_size = 2  # value and mark
+    output_size = 1  # the sum
+    chance: ClassVar[Mapping[str, float]] = {"loss": 2 / 12, "accuracy": 1 - (1 - TOLERANCE) ** 2}
+    solved_levels: ClassVar[Mapping[str, float]] = {"loss": 0.01}
 
     def sample(self, generator: np.random.Generator, batch_size: int, input_len: int | None = None) -> Batch:  # noqa: ARG002
         """A batch; factors ``first_marked_step`` and ``second_marked_step`` (t, from 1), shape (B,) each."""
@@ -93,33 +75,12 @@ class AddingArjovsky2016(Task):
         inputs[rows, first, 1] = 1
         inputs[rows, second, 1] = 1
         targets = inputs[rows, first, 0] + inputs[rows, second, 0]
-        return Batch(
-            inputs=torch.from_numpy(inputs),
-            targets=torch.from_numpy(targets.reshape(-1, 1, 1)),
-            loss_steps=(self.seq_len,),
-            factors={
-                "first_marked_step": torch.from_numpy(first + 1),
-                "second_marked_step": torch.from_numpy(second + 1),
-            },
-        )
+        return one_answer(inputs, targets.reshape(-1, 1, 1), first_marked_step=first + 1, second_marked_step=second + 1)
 
     def loss(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Float[Tensor, "B K"]:
         """Squared error, shape (B, 1)."""
         return (predictions - targets).square().squeeze(-1)
 
-    def metrics(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> dict[str, Float[Tensor, " B"]]:
-        """``loss`` and ``accuracy``, shape (B,) each."""
-        is_right = (predictions - targets).abs() < TOLERANCE
-        return {
-            "loss": self.loss(predictions, targets).squeeze(1),
-            "accuracy": is_right.to(predictions.dtype).flatten(),
-        }
-
-    @property
-    def solved_levels(self) -> Mapping[str, float]:
-        """Metric -> the level that `is_solved` asks for."""
-        return {"loss": SOLVED_LOSS}
-
-    def is_solved(self, metrics: Mapping[str, float]) -> bool:
-        """Mean squared error below 0.01."""
-        return metrics["loss"] < SOLVED_LOSS
+    def is_right(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Bool[Tensor, "B K"]:
+        """An absolute error below 0.08, shape (B, 1)."""
+        return ((predictions - targets).abs() < TOLERANCE).squeeze(-1)

@@ -16,18 +16,16 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradhorizon.tasks.task import Batch, Task
+from gradhorizon.tasks.task import Batch, ErrorRateTask, drawn_length, one_answer
 
 NUM_FIRST_PAIRS = 10
 TOLERANCE = 0.04
-MAX_ERROR_RATE = 3.5 / 2560  # half a sequence of slack: means over samples are rounded
 
 
-class AddingHochreiter1997(Task):
+class AddingHochreiter1997(ErrorRateTask):
     r"""Scaled sum of the two marked values, due at the last step by a logistic output unit.
 
     N is uniform over T … T + ⌊T/10⌋, values on [−1, 1]. One of the first ten pairs is marked (its value is X₁), then
@@ -67,21 +65,9 @@ class AddingHochreiter1997(Task):
     name: ClassVar[str] = "adding_hochreiter1997"
     min_seq_len: ClassVar[int] = 20
     min_seq_len_reason: ClassVar[str] = "the first ten pairs lie in the first half"
-
-    @property
-    def input_size(self) -> int:
-        """Value and mark."""
-        return 2
-
-    @property
-    def output_size(self) -> int:
-        """The scaled sum, before the logistic function."""
-        return 1
-
-    @property
-    def input_len(self) -> int:
-        """T, the shortest."""
-        return self.seq_len
+    input_size = 2  # value and mark
+    output_size = 1  # the scaled sum, before the logistic function
+    max_error_rate = 3.5 / 2560  # half a sequence of slack: means over samples are rounded
 
     @property
     def chance(self) -> Mapping[str, float]:
@@ -95,15 +81,10 @@ class AddingHochreiter1997(Task):
     def sample(self, generator: np.random.Generator, batch_size: int, input_len: int | None = None) -> Batch:
         """A batch; factors ``first_marked_step`` (of X₁) and ``second_marked_step`` (t, from 1), shape (B,) each.
 
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            input_len: fixes N.
-
         Raises:
             ValueError: `input_len` outside T … T + ⌊T/10⌋.
         """
-        input_len = self._length(generator, input_len)
+        input_len = drawn_length(self, generator, input_len)
         rows = np.arange(batch_size)
         first = generator.integers(NUM_FIRST_PAIRS, size=batch_size)
         second = generator.integers(self.seq_len // 2 - 1, size=batch_size)
@@ -115,44 +96,12 @@ class AddingHochreiter1997(Task):
         inputs[rows, first, 1] = 1
         inputs[rows, second, 1] = 1
         targets = 0.5 + (inputs[rows, first, 0] + inputs[rows, second, 0]) / 4
-        return Batch(
-            inputs=torch.from_numpy(inputs),
-            targets=torch.from_numpy(targets.reshape(-1, 1, 1)),
-            loss_steps=(input_len,),
-            factors={
-                "first_marked_step": torch.from_numpy(first + 1),
-                "second_marked_step": torch.from_numpy(second + 1),
-            },
-        )
+        return one_answer(inputs, targets.reshape(-1, 1, 1), first_marked_step=first + 1, second_marked_step=second + 1)
 
     def loss(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Float[Tensor, "B K"]:
         """Squared error of the logistic output, shape (B, 1)."""
         return (predictions.sigmoid() - targets).square().squeeze(-1)
 
-    def metrics(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> dict[str, Float[Tensor, " B"]]:
-        """``loss`` and ``accuracy``, shape (B,) each."""
-        is_right = (predictions.sigmoid() - targets).abs() < TOLERANCE
-        return {
-            "loss": self.loss(predictions, targets).squeeze(1),
-            "accuracy": is_right.to(predictions.dtype).flatten(),
-        }
-
-    @property
-    def solved_levels(self) -> Mapping[str, float]:
-        """Metric -> the level that `is_solved` asks for."""
-        return {"accuracy": 1 - MAX_ERROR_RATE}
-
-    def is_solved(self, metrics: Mapping[str, float]) -> bool:
-        """At most 3 of 2560 wrong."""
-        return metrics["accuracy"] > 1 - MAX_ERROR_RATE
-
-    def _length(self, generator: np.random.Generator, input_len: int | None) -> int:
-        longest = self.seq_len + self.seq_len // 10
-        if input_len is None:
-            return int(generator.integers(self.seq_len, longest, endpoint=True))
-        if not self.seq_len <= input_len <= longest:
-            raise ValueError(
-                f"`input_len` must lie in {self.seq_len} … {longest} for {self.name} at seq_len {self.seq_len}, "
-                f"got {input_len}"
-            )
-        return input_len
+    def is_right(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Bool[Tensor, "B K"]:
+        """An absolute error of the logistic output below 0.04, shape (B, 1)."""
+        return ((predictions.sigmoid() - targets).abs() < TOLERANCE).squeeze(-1)

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from gradhorizon.tasks.task import Batch, Task
+from gradhorizon.tasks.task import Batch, SoftmaxTask
 
 NUM_SYMBOLS = 8
 NUM_RECALLED = 10
@@ -31,7 +30,7 @@ SOLVED_ACCURACY = 0.99
 SOLVED_FRACTION_OF_CHANCE = 0.1
 
 
-class CopyArjovsky2016(Task):
+class CopyArjovsky2016(SoftmaxTask):
     r"""Recall of 10 symbols of an alphabet of 8, T + 10 steps after each was shown.
 
     Input, one-hot over 10 tokens: 10 symbols, T − 1 blanks, the delimiter at t = T + 10, 10 blanks. A prediction
@@ -65,16 +64,8 @@ class CopyArjovsky2016(Task):
     name: ClassVar[str] = "copy_arjovsky2016"
     min_seq_len: ClassVar[int] = 1
     min_seq_len_reason: ClassVar[str] = "the delimiter follows the symbols"
-
-    @property
-    def input_size(self) -> int:
-        """10 tokens."""
-        return NUM_SYMBOLS + 2
-
-    @property
-    def output_size(self) -> int:
-        """8 symbols and the blank."""
-        return NUM_SYMBOLS + 1
+    input_size = NUM_SYMBOLS + 2
+    output_size = NUM_SYMBOLS + 1  # the symbols and the blank
 
     @property
     def input_len(self) -> int:
@@ -107,14 +98,10 @@ class CopyArjovsky2016(Task):
             factors={"symbols": torch.from_numpy(symbols)},
         )
 
-    def loss(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Float[Tensor, "B K"]:
-        """Cross-entropy in nats, shape (B, K)."""
-        return cross_entropy(predictions.transpose(1, 2), targets, reduction="none")
-
     def metrics(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> dict[str, Float[Tensor, " B"]]:
         """``loss``, ``recall_loss``, ``accuracy`` and ``error_rate``, shape (B,) each."""
         losses = self.loss(predictions, targets)
-        is_right = predictions[:, -NUM_RECALLED:].argmax(dim=-1) == targets[:, -NUM_RECALLED:]
+        is_right = self.is_right(predictions[:, -NUM_RECALLED:], targets[:, -NUM_RECALLED:])
         return {
             "loss": losses.mean(dim=1),
             "recall_loss": losses[:, -NUM_RECALLED:].mean(dim=1),
@@ -126,8 +113,3 @@ class CopyArjovsky2016(Task):
     def solved_levels(self) -> Mapping[str, float]:
         """Metric -> the level that `is_solved` asks for."""
         return {"accuracy": SOLVED_ACCURACY, "loss": SOLVED_FRACTION_OF_CHANCE * self.chance["loss"]}
-
-    def is_solved(self, metrics: Mapping[str, float]) -> bool:
-        """Recall accuracy of at least 99 % and a loss below a tenth of chance."""
-        levels = self.solved_levels
-        return metrics["accuracy"] >= levels["accuracy"] and metrics["loss"] < levels["loss"]

@@ -19,24 +19,19 @@ from functools import cache
 from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from gradhorizon.tasks.task import Batch, Task
+from gradhorizon.tasks.task import Batch, LastStepTask, SoftmaxTask, one_answer
 
 NUM_PIXELS = 64
 NUM_CLASSES = 10
 MAX_INK = 16
 SPLIT_SEED = 0
 HELD_OUT_FRACTION = 0.2
-SOLVED_ACCURACY = 0.95
 
 
-class DigitsSequential(Task):
+class DigitsSequential(SoftmaxTask, LastStepTask):
     r"""Class of an 8×8 image read row by row, from left to right, due after the last pixel by a softmax.
 
     .. math:: L = -\ln p_{64}(y)
@@ -74,6 +69,9 @@ class DigitsSequential(Task):
     name: ClassVar[str] = "digits_sequential"
     min_seq_len: ClassVar[int] = NUM_PIXELS
     min_seq_len_reason: ClassVar[str] = "one step per pixel of 8×8"
+    input_size = 1  # the ink of one pixel
+    output_size = NUM_CLASSES
+    solved_levels: ClassVar[Mapping[str, float]] = {"accuracy": 0.95}
 
     def __init__(self, seq_len: int = NUM_PIXELS) -> None:
         super().__init__(seq_len)
@@ -83,21 +81,6 @@ class DigitsSequential(Task):
             )
         self._inputs, self._targets, self._train, self._held_out = _images()
         self.num_held_out = self._held_out.size
-
-    @property
-    def input_size(self) -> int:
-        """The ink of one pixel."""
-        return 1
-
-    @property
-    def output_size(self) -> int:
-        """10 digits."""
-        return NUM_CLASSES
-
-    @property
-    def input_len(self) -> int:
-        """64."""
-        return NUM_PIXELS
 
     @property
     def chance(self) -> Mapping[str, float]:
@@ -113,34 +96,8 @@ class DigitsSequential(Task):
         """A batch of images never trained on, each at most once if `batch_size` allows."""
         return self._batch(generator.choice(self._held_out, batch_size, replace=batch_size > self._held_out.size))
 
-    def loss(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Float[Tensor, "B K"]:
-        """Cross-entropy in nats, shape (B, 1)."""
-        return cross_entropy(predictions.transpose(1, 2), targets, reduction="none")
-
-    def metrics(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> dict[str, Float[Tensor, " B"]]:
-        """``loss`` and ``accuracy``, shape (B,) each."""
-        is_right = predictions.argmax(dim=-1) == targets
-        return {
-            "loss": self.loss(predictions, targets).squeeze(1),
-            "accuracy": is_right.to(predictions.dtype).squeeze(1),
-        }
-
-    @property
-    def solved_levels(self) -> Mapping[str, float]:
-        """Metric -> the level that `is_solved` asks for."""
-        return {"accuracy": SOLVED_ACCURACY}
-
-    def is_solved(self, metrics: Mapping[str, float]) -> bool:
-        """Held-out accuracy of at least 95 %."""
-        return metrics["accuracy"] >= SOLVED_ACCURACY
-
     def _batch(self, images: np.ndarray) -> Batch:
-        return Batch(
-            inputs=torch.from_numpy(self._inputs[images, :, None]),
-            targets=torch.from_numpy(self._targets[images, None]),
-            loss_steps=(NUM_PIXELS,),
-            factors={"image": torch.from_numpy(images)},
-        )
+        return one_answer(self._inputs[images, :, None], self._targets[images, None], image=images)
 
 
 @cache

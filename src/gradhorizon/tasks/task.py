@@ -12,8 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from gradhorizon.terminal.words import snake_case
 
@@ -94,9 +95,9 @@ class Task(ABC):
         """O, outputs per loss step."""
 
     @property
-    @abstractmethod
     def input_len(self) -> int:
-        """N, steps fed; the smallest one where the protocol draws it at random. Probes use exactly this length."""
+        """N, steps fed: T by default. The smallest one where the protocol draws it. Probes use exactly this length."""
+        return self.seq_len
 
     @property
     @abstractmethod
@@ -130,6 +131,89 @@ class Task(ABC):
     def solved_levels(self) -> Mapping[str, float]:
         """Metric -> the level that `is_solved` asks for: at least it, or, for a loss, less; drawn in figures."""
 
-    @abstractmethod
     def is_solved(self, metrics: Mapping[str, float]) -> bool:
-        """Whether validation metrics (means over held-out samples) meet the protocol's criterion."""
+        """Whether validation metrics (means over held-out samples) meet the protocol's criterion: all its levels."""
+        return all(
+            metrics[name] < level if name.endswith("loss") else metrics[name] >= level
+            for name, level in self.solved_levels.items()
+        )
+
+
+class LastStepTask(Task):
+    """A protocol of one answer, right or wrong, that is due at the last step."""
+
+    @abstractmethod
+    def is_right(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Bool[Tensor, "B K"]:
+        """Whether each prediction counts as right, shape (B, 1)."""
+
+    def metrics(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> dict[str, Float[Tensor, " B"]]:
+        """``loss`` and ``accuracy``, shape (B,) each."""
+        return {
+            "loss": self.loss(predictions, targets).squeeze(1),
+            "accuracy": self.is_right(predictions, targets).to(predictions.dtype).squeeze(1),
+        }
+
+
+class ErrorRateTask(LastStepTask):
+    """A protocol that is solved when the share of wrong answers is below `max_error_rate`."""
+
+    max_error_rate: ClassVar[float]
+
+    @property
+    def solved_levels(self) -> Mapping[str, float]:
+        """The accuracy that has to be exceeded."""
+        return {"accuracy": 1 - self.max_error_rate}
+
+    def is_solved(self, metrics: Mapping[str, float]) -> bool:
+        """Whether fewer are wrong."""
+        return metrics["accuracy"] > 1 - self.max_error_rate
+
+
+class SoftmaxTask(Task):
+    """A protocol whose targets are classes (B, K), predicted by a softmax over the outputs."""
+
+    def loss(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Float[Tensor, "B K"]:
+        """Cross-entropy in nats, shape (B, K)."""
+        return cross_entropy(predictions.transpose(1, 2), targets, reduction="none")
+
+    def is_right(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Bool[Tensor, "B K"]:
+        """Whether the class of the largest output is the target, shape (B, K)."""
+        return predictions.argmax(dim=-1) == targets
+
+
+def one_answer(inputs: np.ndarray, targets: np.ndarray, **factors: np.ndarray) -> Batch:
+    """A batch whose only loss step is the last one.
+
+    Args:
+        inputs: shape (B, N, D), float32.
+        targets: one of each sample, of the shape (B, 1) of a class or (B, 1, O) of values.
+        factors: name -> what each sample was made with, shape (B, …).
+    """
+    return Batch(
+        inputs=torch.from_numpy(inputs),
+        targets=torch.from_numpy(targets),
+        loss_steps=(inputs.shape[1],),
+        factors={name: torch.from_numpy(values) for name, values in factors.items()},
+    )
+
+
+def drawn_length(task: Task, generator: np.random.Generator, input_len: int | None) -> int:
+    """N of a protocol that draws it uniformly over T … T + ⌊T/10⌋, ends included.
+
+    Args:
+        task: the protocol.
+        generator: draws it.
+        input_len: fixes it.
+
+    Raises:
+        ValueError: `input_len` outside T … T + ⌊T/10⌋.
+    """
+    longest = task.seq_len + task.seq_len // 10
+    if input_len is None:
+        return int(generator.integers(task.seq_len, longest, endpoint=True))
+    if not task.seq_len <= input_len <= longest:
+        raise ValueError(
+            f"`input_len` must lie in {task.seq_len} … {longest} for {task.name} at seq_len {task.seq_len}, "
+            f"got {input_len}"
+        )
+    return input_len

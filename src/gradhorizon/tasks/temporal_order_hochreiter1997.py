@@ -15,20 +15,18 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from gradhorizon.tasks.task import Batch, Task
+from gradhorizon.tasks.task import Batch, ErrorRateTask, drawn_length, one_answer
 
 ALPHABET = "EBabcdXY"
 NUM_CLASSES = 4
 TOLERANCE = 0.3
-MAX_ERROR_RATE = 3.5 / 2560  # half a sequence of slack: means over samples are rounded
 
 
-class TemporalOrderHochreiter1997(Task):
+class TemporalOrderHochreiter1997(ErrorRateTask):
     r"""Class of two symbols X or Y among distractors, due at the last step by four logistic output units.
 
     Input, one-hot over 8 symbols: E at t = 1, B at t = N, X or Y with equal odds at t₁ and t₂, elsewhere one of
@@ -66,21 +64,9 @@ class TemporalOrderHochreiter1997(Task):
     name: ClassVar[str] = "temporal_order_hochreiter1997"
     min_seq_len: ClassVar[int] = 20
     min_seq_len_reason: ClassVar[str] = "E before the first window"
-
-    @property
-    def input_size(self) -> int:
-        """8 symbols."""
-        return len(ALPHABET)
-
-    @property
-    def output_size(self) -> int:
-        """4 classes, before the logistic function."""
-        return NUM_CLASSES
-
-    @property
-    def input_len(self) -> int:
-        """T, the shortest."""
-        return self.seq_len
+    input_size = len(ALPHABET)
+    output_size = NUM_CLASSES  # before the logistic function
+    max_error_rate = 3.5 / 2560  # half a sequence of slack: means over samples are rounded
 
     @property
     def chance(self) -> Mapping[str, float]:
@@ -91,15 +77,10 @@ class TemporalOrderHochreiter1997(Task):
     def sample(self, generator: np.random.Generator, batch_size: int, input_len: int | None = None) -> Batch:
         """A batch; factors ``first_symbol_step`` and ``second_symbol_step`` (t, from 1), shape (B,) each.
 
-        Args:
-            generator: the only source of randomness.
-            batch_size: B.
-            input_len: fixes N.
-
         Raises:
             ValueError: `input_len` outside T … T + ⌊T/10⌋.
         """
-        input_len = self._length(generator, input_len)
+        input_len = drawn_length(self, generator, input_len)
         rows = np.arange(batch_size)
         first_step = self._position(generator, batch_size, tenth=1)
         second_step = self._position(generator, batch_size, tenth=5)
@@ -109,36 +90,20 @@ class TemporalOrderHochreiter1997(Task):
         tokens[:, -1] = ALPHABET.index("B")
         tokens[rows, first_step - 1] = ALPHABET.index("X") + first
         tokens[rows, second_step - 1] = ALPHABET.index("X") + second
-        return Batch(
-            inputs=torch.from_numpy(np.eye(len(ALPHABET), dtype=np.float32)[tokens]),
-            targets=torch.from_numpy((2 * first + second).reshape(-1, 1)),
-            loss_steps=(input_len,),
-            factors={
-                "first_symbol_step": torch.from_numpy(first_step),
-                "second_symbol_step": torch.from_numpy(second_step),
-            },
+        return one_answer(
+            np.eye(len(ALPHABET), dtype=np.float32)[tokens],
+            (2 * first + second).reshape(-1, 1),
+            first_symbol_step=first_step,
+            second_symbol_step=second_step,
         )
 
     def loss(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Float[Tensor, "B K"]:
         """Squared error summed over the logistic outputs, shape (B, 1)."""
         return self._errors(predictions, targets).square().sum(dim=-1)
 
-    def metrics(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> dict[str, Float[Tensor, " B"]]:
-        """``loss`` and ``accuracy``, shape (B,) each."""
-        is_right = (self._errors(predictions, targets).abs() < TOLERANCE).all(dim=-1)
-        return {
-            "loss": self.loss(predictions, targets).squeeze(1),
-            "accuracy": is_right.to(predictions.dtype).squeeze(1),
-        }
-
-    @property
-    def solved_levels(self) -> Mapping[str, float]:
-        """Metric -> the level that `is_solved` asks for."""
-        return {"accuracy": 1 - MAX_ERROR_RATE}
-
-    def is_solved(self, metrics: Mapping[str, float]) -> bool:
-        """At most 3 of 2560 wrong."""
-        return metrics["accuracy"] > 1 - MAX_ERROR_RATE
+    def is_right(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Bool[Tensor, "B K"]:
+        """An absolute error below 0.3 of every logistic output, shape (B, 1)."""
+        return (self._errors(predictions, targets).abs() < TOLERANCE).all(dim=-1)
 
     def _errors(self, predictions: Tensor, targets: Tensor) -> Tensor:
         return predictions.sigmoid() - one_hot(targets, NUM_CLASSES)
@@ -146,14 +111,3 @@ class TemporalOrderHochreiter1997(Task):
     def _position(self, generator: np.random.Generator, batch_size: int, tenth: int) -> np.ndarray:
         ends = tenth * self.seq_len // 10, (tenth + 1) * self.seq_len // 10
         return generator.integers(*ends, size=batch_size, endpoint=True)
-
-    def _length(self, generator: np.random.Generator, input_len: int | None) -> int:
-        longest = self.seq_len + self.seq_len // 10
-        if input_len is None:
-            return int(generator.integers(self.seq_len, longest, endpoint=True))
-        if not self.seq_len <= input_len <= longest:
-            raise ValueError(
-                f"`input_len` must lie in {self.seq_len} … {longest} for {self.name} at seq_len {self.seq_len}, "
-                f"got {input_len}"
-            )
-        return input_len

@@ -16,19 +16,14 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from gradhorizon.tasks.task import Batch, Task
+from gradhorizon.tasks.task import Batch, ErrorRateTask, SoftmaxTask, one_answer
 
 ALPHABET = "ABcdef"
 NUM_CLASSES = 4
-MAX_ERROR_RATE = 99.5 / 10_000  # half a sequence of slack: means over samples are rounded
 
 
-class TemporalOrderPascanu2013(Task):
+class TemporalOrderPascanu2013(SoftmaxTask, ErrorRateTask):
     r"""Class of two symbols A or B among distractors, due at the last step by a softmax.
 
     Input, one-hot over 6 symbols: A or B with equal odds at t₁ and t₂, elsewhere one of c, d, e, f. With
@@ -63,26 +58,10 @@ class TemporalOrderPascanu2013(Task):
     name: ClassVar[str] = "temporal_order_pascanu2013"
     min_seq_len: ClassVar[int] = 10
     min_seq_len_reason: ClassVar[str] = "windows of a tenth of the length hold a step"
-
-    @property
-    def input_size(self) -> int:
-        """6 symbols."""
-        return len(ALPHABET)
-
-    @property
-    def output_size(self) -> int:
-        """4 classes."""
-        return NUM_CLASSES
-
-    @property
-    def input_len(self) -> int:
-        """T."""
-        return self.seq_len
-
-    @property
-    def chance(self) -> Mapping[str, float]:
-        """See the class."""
-        return {"loss": math.log(NUM_CLASSES), "accuracy": 1 / NUM_CLASSES}
+    input_size = len(ALPHABET)
+    output_size = NUM_CLASSES
+    chance: ClassVar[Mapping[str, float]] = {"loss": math.log(NUM_CLASSES), "accuracy": 1 / NUM_CLASSES}
+    max_error_rate = 99.5 / 10_000  # half a sequence of slack: means over samples are rounded
 
     def sample(self, generator: np.random.Generator, batch_size: int, input_len: int | None = None) -> Batch:  # noqa: ARG002
         """A batch; factors ``first_symbol_step`` and ``second_symbol_step`` (t, from 1), shape (B,) each."""
@@ -94,33 +73,9 @@ class TemporalOrderPascanu2013(Task):
         tokens = generator.integers(ALPHABET.index("c"), len(ALPHABET), size=(batch_size, self.seq_len))
         tokens[rows, first_index] = first
         tokens[rows, second_index] = second
-        return Batch(
-            inputs=torch.from_numpy(np.eye(len(ALPHABET), dtype=np.float32)[tokens]),
-            targets=torch.from_numpy((2 * first + second).reshape(-1, 1)),
-            loss_steps=(self.seq_len,),
-            factors={
-                "first_symbol_step": torch.from_numpy(first_index + 1),
-                "second_symbol_step": torch.from_numpy(second_index + 1),
-            },
+        return one_answer(
+            np.eye(len(ALPHABET), dtype=np.float32)[tokens],
+            (2 * first + second).reshape(-1, 1),
+            first_symbol_step=first_index + 1,
+            second_symbol_step=second_index + 1,
         )
-
-    def loss(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> Float[Tensor, "B K"]:
-        """Cross-entropy in nats, shape (B, 1)."""
-        return cross_entropy(predictions.transpose(1, 2), targets, reduction="none")
-
-    def metrics(self, predictions: Float[Tensor, "B K O"], targets: Tensor) -> dict[str, Float[Tensor, " B"]]:
-        """``loss`` and ``accuracy``, shape (B,) each."""
-        is_right = predictions.argmax(dim=-1) == targets
-        return {
-            "loss": self.loss(predictions, targets).squeeze(1),
-            "accuracy": is_right.to(predictions.dtype).squeeze(1),
-        }
-
-    @property
-    def solved_levels(self) -> Mapping[str, float]:
-        """Metric -> the level that `is_solved` asks for."""
-        return {"accuracy": 1 - MAX_ERROR_RATE}
-
-    def is_solved(self, metrics: Mapping[str, float]) -> bool:
-        """Fewer than 1 % wrong."""
-        return metrics["accuracy"] > 1 - MAX_ERROR_RATE

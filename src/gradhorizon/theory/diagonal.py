@@ -30,7 +30,7 @@ def diagonal_growth_rates(factors: Inexact[np.ndarray, "N ... H"]) -> Float[np.n
         [-0.6931, 0.0]
     """
     with np.errstate(divide="ignore"):
-        return np.log(np.abs(factors)).mean(axis=0)
+        return np.asarray(np.log(np.abs(factors)).mean(axis=0))
 
 
 def diagonal_profile(eigenvalues: Inexact[np.ndarray, " H"], lags: ArrayLike) -> Float[np.ndarray, "L H"]:
@@ -44,7 +44,7 @@ def diagonal_profile(eigenvalues: Inexact[np.ndarray, " H"], lags: ArrayLike) ->
         >>> diagonal_profile(np.array([0.5, 1.0]), [0, 2]).tolist()
         [[1.0, 1.0], [0.25, 1.0]]
     """
-    return np.abs(eigenvalues) ** np.asarray(lags)[:, None]
+    return np.asarray(np.abs(eigenvalues) ** np.asarray(lags)[:, None])
 
 
 def ring_second_moment(lags: ArrayLike, r_min: float, r_max: float) -> Float[np.ndarray, ...]:

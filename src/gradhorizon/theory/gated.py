@@ -110,7 +110,8 @@ def chrono_profile(lags: ArrayLike, seq_len: int) -> Float[np.ndarray, " L"]:
     nodes, weights = np.polynomial.legendre.leggauss(256)
     odds = 1.0 + (seq_len - 2.0) * (nodes + 1.0) / 2.0
     log_gate = -np.log1p(1.0 / odds)
-    return np.sqrt(np.exp(2.0 * np.multiply.outer(np.asarray(lags), log_gate)) @ (weights / 2.0))
+    mean_square = np.exp(2.0 * np.multiply.outer(np.asarray(lags), log_gate)) @ (weights / 2.0)
+    return np.asarray(np.sqrt(mean_square))
 
 
 def chrono_time_scale_quantiles(seq_len: int, probabilities: ArrayLike) -> Float[np.ndarray, ...]:

@@ -43,7 +43,7 @@ def newman_exponents(size: int, deviation: float) -> Float[np.ndarray, " S"]:
         raise ValueError(f"`size` must be at least 1, got {size}")
     if not deviation > 0:
         raise ValueError(f"`deviation` must be positive, got {deviation}")
-    return np.log(deviation) + 0.5 * (np.log(2.0) + psi(np.arange(size, 0, -1) / 2.0))
+    return np.asarray(np.log(deviation) + 0.5 * (np.log(2.0) + psi(np.arange(size, 0, -1) / 2.0)))
 
 
 def mean_field_tanh_growth_rate(gain: float) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_structure, tree_unflatten
 
 from gradhorizon.cells.cell import Recurrent, State
+from gradhorizon.cells.fused import run_kernel
 
 _CELLS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.RNNCell: ("h",),
@@ -205,8 +206,4 @@ class KernelAdapter(Recurrent):
         first_step: int = 0,  # noqa: ARG002
     ) -> tuple[Float[Tensor, "B N H"], State]:
         """Outputs (B, N, H) and the last state, by the fused kernel."""
-        x = x if self.module.batch_first else x.transpose(0, 1)
-        layered = tuple(part.contiguous().unsqueeze(0) for part in state)
-        outputs, last = self.module(x, layered if len(layered) > 1 else layered[0])
-        last = (last,) if isinstance(last, Tensor) else last
-        return outputs if self.module.batch_first else outputs.transpose(0, 1), tuple(part[0] for part in last)
+        return run_kernel(self.module, x, state)
