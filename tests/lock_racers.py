@@ -86,8 +86,9 @@ def meetings(folder: Path, rounds: int, with_dead_claim: bool) -> list[str]:
     for racer in racers:
         racer.join()
     wins = Counter(path.parent.name for path in folder.glob("round-*/won-*"))
-    return [f"round-{number}: {wins[f'round-{number}']} winners" for number in range(rounds)
-            if wins[f"round-{number}"] != 1]  # fmt: skip
+    return [
+        f"round-{number}: {wins[f'round-{number}']} winners" for number in range(rounds) if wins[f"round-{number}"] != 1
+    ]
 
 
 def hammer(folder: Path, entries: int) -> None:

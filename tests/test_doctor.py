@@ -107,8 +107,11 @@ def test_complex_numbers_pass_in_full_precision_and_are_unsupported_in_half(
     code, document = diagnosis(capsys, "--cell", "tests.sound_cells.ComplexDiagonal")
     assert code == 0
     assert verdicts(document) == {
-        "float64": "pass", "float32": "pass", "float16": "unsupported", "bfloat16": "unsupported",
-    }  # fmt: skip
+        "float64": "pass",
+        "float32": "pass",
+        "float16": "unsupported",
+        "bfloat16": "unsupported",
+    }
 
 
 def test_nan_fails_and_is_null_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,8 +133,11 @@ def test_a_dtype_without_a_kernel_is_not_a_failure(capsys: pytest.CaptureFixture
     code, document = diagnosis(capsys, "--cell", "tests.wrong_cells.FullPrecisionOnly")
     assert code == 0
     assert verdicts(document) == {
-        "float64": "pass", "float32": "pass", "float16": "unsupported", "bfloat16": "unsupported",
-    }  # fmt: skip
+        "float64": "pass",
+        "float32": "pass",
+        "float16": "unsupported",
+        "bfloat16": "unsupported",
+    }
 
 
 def test_full_precision_on_the_cpu_is_what_every_cell_must_have(capsys: pytest.CaptureFixture[str]) -> None:

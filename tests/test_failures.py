@@ -179,5 +179,8 @@ def test_the_listing_names_every_failure_and_its_logs(folder: Path) -> None:
     mark(folder)
     failed = [FailedRun("#3 model=gru", "ValueError: no", folder), FailedRun("#4", "no task", None)]
     assert listing(failed, num_runs=9).splitlines() == [
-        "2 of 9 runs failed:", "  #3 model=gru: ValueError: no", f"    {folder}: failed.json, log.txt", "  #4: no task",
-    ]  # fmt: skip
+        "2 of 9 runs failed:",
+        "  #3 model=gru: ValueError: no",
+        f"    {folder}: failed.json, log.txt",
+        "  #4: no task",
+    ]

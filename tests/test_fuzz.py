@@ -50,8 +50,12 @@ def test_many_random_compositions_train_or_are_refused() -> None:
     # In a process of its own, where arguments meet the checks of a user's process and no others.
     result = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--examples", str(EXAMPLES)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr[-8000:]
     counts = {end: int(count) for count, end in re.findall(r"(\d+) (trained|refused)\b", result.stdout)}
     assert min(counts["trained"], counts["refused"]) > EXAMPLES / 10
@@ -104,9 +108,21 @@ def test_a_composition_that_trains_is_told_from_one_that_is_refused(tmp_path: Pa
 # --- hostile names
 
 HOSTILE = (
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a|b|c", "[red]text[/red]", "[/]", "$x$", "`code`",
-    "two\nlines", "&lt;b&gt;", "{{7*7}}", "$style ${panels}", "</script>", "\u202eright to left", "'; drop --",
-)  # fmt: skip
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a|b|c",
+    "[red]text[/red]",
+    "[/]",
+    "$x$",
+    "`code`",
+    "two\nlines",
+    "&lt;b&gt;",
+    "{{7*7}}",
+    "$style ${panels}",
+    "</script>",
+    "\u202eright to left",
+    "'; drop --",
+)
 
 
 class _Tags(HTMLParser):
@@ -192,8 +208,9 @@ def test_a_hostile_experiment_name_is_refused(tmp_path: Path, name: str) -> None
 # --- nothing is executed
 
 PACKING = ROOT / "src" / "gradhorizon" / "composition" / "packing.py"
-SOURCES = sorted(path for folder in ("src", "analysis", "benchmarks") for path in (ROOT / folder).rglob("*.py")
-                 if path != PACKING)  # fmt: skip
+SOURCES = sorted(
+    path for folder in ("src", "analysis", "benchmarks") for path in (ROOT / folder).rglob("*.py") if path != PACKING
+)
 UNSAFE = re.compile(r"(pickle|cPickle|dill|cloudpickle|joblib|shelve|marshal)\.(load|loads|open|Unpickler)|read_pickle")
 
 
@@ -213,8 +230,9 @@ def test_source_reads_no_pickle(path: Path) -> None:
 
 
 def test_what_is_unpacked_was_packed_by_this_process_and_comes_from_no_file() -> None:
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(PACKING.read_text("utf-8")))
-             if isinstance(node, ast.Call)}  # fmt: skip
+    calls = {
+        ast.unparse(node.func) for node in ast.walk(ast.parse(PACKING.read_text("utf-8"))) if isinstance(node, ast.Call)
+    }
     assert calls == {"TypeVar", "pickle.dumps", "pickle.loads", "zlib.compress", "zlib.decompress", "cast"}
 
 

@@ -14,10 +14,16 @@ from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted(f"analysis.studies.{path.stem}" for path in (ROOT / "analysis/studies").glob("*.py")
-                 if "def main(" in path.read_text(encoding="utf-8"))  # fmt: skip
-OTHERS = sorted(f"analysis.{path.stem}" for path in (ROOT / "analysis").glob("*.py")
-                if "def main(" in path.read_text(encoding="utf-8"))  # fmt: skip
+STUDIES = sorted(
+    f"analysis.studies.{path.stem}"
+    for path in (ROOT / "analysis/studies").glob("*.py")
+    if "def main(" in path.read_text(encoding="utf-8")
+)
+OTHERS = sorted(
+    f"analysis.{path.stem}"
+    for path in (ROOT / "analysis").glob("*.py")
+    if "def main(" in path.read_text(encoding="utf-8")
+)
 EXTRA = {"analysis.wandb_report": ["--offline"]}
 
 

@@ -286,8 +286,10 @@ def test_a_launch_over_a_folder_in_a_kept_checkpoints_place_says_so_before_it_tr
 
 def metrics(**changes: pa.Array) -> pa.Table:
     """One row of metrics, with some columns replaced or added."""
-    columns = {name: pa.array([1.0 if kind == pa.float64() else 1 if kind == pa.int64() else "x"], kind)
-               for name, kind in zip(METRICS.schema.names, METRICS.schema.types, strict=True)}  # fmt: skip
+    columns = {
+        name: pa.array([1.0 if kind == pa.float64() else 1 if kind == pa.int64() else "x"], kind)
+        for name, kind in zip(METRICS.schema.names, METRICS.schema.types, strict=True)
+    }
     return pa.table({**columns, **changes})
 
 

@@ -446,12 +446,14 @@ def test_a_commit_other_than_the_recorded_one_is_said(
         (["+task.colour=red"], "colour"),
         (["trainer.log_every_steps=0"], "log_every_steps"),
         (
-            ["measurement.gates.schedule.num_points=0", *(f"+measurement.gates.schedule.{phase}=false"
-              for phase in ("at_init", "at_solved", "at_last"))],
+            [
+                "measurement.gates.schedule.num_points=0",
+                *(f"+measurement.gates.schedule.{phase}=false" for phase in ("at_init", "at_solved", "at_last")),
+            ],
             "never does",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_configuration_that_cannot_run_is_refused_before_training(
     tmp_path: Path, overrides: list[str], words: str
 ) -> None:

@@ -77,8 +77,12 @@ def kills(folder: Path, options: argparse.Namespace) -> Chapter:
     without = (
         f"\n\nLeft out, since no launch of this version does so: {', '.join(found.left_out)}." if found.left_out else ""
     )
-    return Chapter("Kills, and what they cost", KILLS.format(members=len(SEEDS), again=MOST_KILLS) + without,
-                   report(found.tallies), complaints)  # fmt: skip
+    return Chapter(
+        "Kills, and what they cost",
+        KILLS.format(members=len(SEEDS), again=MOST_KILLS) + without,
+        report(found.tallies),
+        complaints,
+    )
 
 
 def flips(specimens: Specimens, options: argparse.Namespace) -> Chapter:
@@ -91,8 +95,13 @@ def flips(specimens: Specimens, options: argparse.Namespace) -> Chapter:
         _relaunch(found, kind, number, again[kind])
     for number, kind in enumerate(_drawn(list(called), options.samples, options.seed)):
         _call(found, kind, number, called[kind])
-    tables = [table(found.rows, Row, "file"), "Launched again:\n", table(_done(again), Row, "file"),
-              "Before the programs themselves:\n", table(_done(called), Row, "file")]  # fmt: skip
+    tables = [
+        table(found.rows, Row, "file"),
+        "Launched again:\n",
+        table(_done(again), Row, "file"),
+        "Before the programs themselves:\n",
+        table(_done(called), Row, "file"),
+    ]
     rows = [*found.rows.values(), *again.values(), *called.values()]
     sys.stderr.write(f"{found.flips_per_s:.1f} flips/s\n")
     return Chapter("Flips", FLIPS, "\n".join(tables), _examples(rows))
@@ -144,8 +153,12 @@ def holes(specimens: Specimens, folder: Path, options: argparse.Namespace) -> Ch
     found = Holes(specimens, folder, options.seed)
     found.run(options.share, options.hole_launches)
     tables = [table(found.readers, Row, "read"), table(found.launches, Row, "launched again")]
-    return Chapter("Holes, doubles, exchanges", HOLES, "\n".join(tables),
-                   _examples([*found.readers.values(), *found.launches.values()]))  # fmt: skip
+    return Chapter(
+        "Holes, doubles, exchanges",
+        HOLES,
+        "\n".join(tables),
+        _examples([*found.readers.values(), *found.launches.values()]),
+    )
 
 
 def hostile(specimens: Specimens, options: argparse.Namespace) -> Chapter:

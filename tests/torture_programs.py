@@ -180,13 +180,23 @@ def complaint(command: list[str], cwd: Path, longest_s: float = _LONGEST_S) -> t
         cwd: where it is called.
         longest_s: that it may take.
     """
-    environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true",
-                   "PYTHONPATH": str(Path(__file__).parents[1])}  # fmt: skip
+    environment = {
+        **os.environ,
+        "WANDB_MODE": "offline",
+        "OMP_NUM_THREADS": "1",
+        "WANDB_SILENT": "true",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
     try:
         done = subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, timeout=longest_s, check=False,
+            command,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            timeout=longest_s,
+            check=False,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         return f"took longer than {longest_s:g} s", ""
     shown = (done.stdout + done.stderr).decode(errors="replace")

@@ -204,9 +204,15 @@ def _verify(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
 
 
 READERS: dict[str, Reader] = {
-    "tables": _tables, "status": _status, "cohort": _cohort, "measure": _measure, "push": _push, "resume": _resume,
-    "verify": _verify, "verdicts": _verdicts,
-}  # fmt: skip
+    "tables": _tables,
+    "status": _status,
+    "cohort": _cohort,
+    "measure": _measure,
+    "push": _push,
+    "resume": _resume,
+    "verify": _verify,
+    "verdicts": _verdicts,
+}
 """Program -> the things that it reads, each with how."""
 
 _OF_SHEETS = ("tables", "status", "cohort", "measure", "push", "verify")

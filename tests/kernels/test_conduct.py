@@ -100,12 +100,14 @@ def test_sound_conduct_passes(act: Callable[[Any, Tensor], Tensor]) -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.LSTM(2, 3, batch_first=True), nn.GRU(2, 3, 2, batch_first=True, bidirectional=True), nn.Linear(2, 3),
+        nn.LSTM(2, 3, batch_first=True),
+        nn.GRU(2, 3, 2, batch_first=True, bidirectional=True),
+        nn.Linear(2, 3),
         nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.Dropout(0.5), nn.GELU()),
         nn.TransformerEncoderLayer(2, 1, 4, batch_first=True),
     ],
     ids=lambda layer: type(layer).__name__,
-)  # fmt: skip
+)
 def test_layers_of_pytorch_pass(layer: nn.Module) -> None:
     copied = measured_copy(layer, torch.float64)
     check_conduct(copied, copied, INPUTS.clone())

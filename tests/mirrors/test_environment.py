@@ -127,10 +127,22 @@ def test_nothing_is_said_with_wandb_silent(
     assert "W&B" not in caplog.text
 
 
-VARIABLES = {"WANDB_PROJECT": "horizons", "WANDB_ENTITY": "lab", "WANDB_RUN_GROUP": "pilot", "WANDB_JOB_TYPE": "sweep",
-             "WANDB_NOTES": "first try: a=b", "WANDB_TAGS": "one, two"}  # fmt: skip
-KEYS = ("logger.project=horizons", "logger.entity=lab", "logger.group=pilot", "logger.job_type=sweep",
-        "logger.notes='first try: a=b'", "logger.tags=[one,two]")  # fmt: skip
+VARIABLES = {
+    "WANDB_PROJECT": "horizons",
+    "WANDB_ENTITY": "lab",
+    "WANDB_RUN_GROUP": "pilot",
+    "WANDB_JOB_TYPE": "sweep",
+    "WANDB_NOTES": "first try: a=b",
+    "WANDB_TAGS": "one, two",
+}
+KEYS = (
+    "logger.project=horizons",
+    "logger.entity=lab",
+    "logger.group=pilot",
+    "logger.job_type=sweep",
+    "logger.notes='first try: a=b'",
+    "logger.tags=[one,two]",
+)
 
 
 def shown(info: RunInfo) -> tuple[Any, ...]:

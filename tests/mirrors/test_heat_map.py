@@ -53,9 +53,12 @@ def test_rows_are_labelled_by_optimizer_step() -> None:
 
 @pytest.mark.parametrize(
     ("value", "color", "label"),
-    [(-np.inf, ZERO_COLOR, "exactly 0"), (np.nan, UNKNOWN_COLOR, "infinite or undefined"),
-     (np.inf, UNKNOWN_COLOR, "infinite or undefined")],
-)  # fmt: skip
+    [
+        (-np.inf, ZERO_COLOR, "exactly 0"),
+        (np.nan, UNKNOWN_COLOR, "infinite or undefined"),
+        (np.inf, UNKNOWN_COLOR, "infinite or undefined"),
+    ],
+)
 def test_value_without_a_logarithm_is_marked_in_a_colour_of_its_own(value: float, color: str, label: str) -> None:
     values = np.full((1, 1), value)
     figure = heat_map_figure(heat(values), "run")

@@ -111,8 +111,11 @@ def test_profile_of_two_directions_is_logged_by_the_distance_to_the_nearest_end(
 def test_range_of_the_members_is_logged_over_lag(history: Rows) -> None:
     low, high = f"{PROFILE_KEY}_init/low", f"{PROFILE_KEY}_init/high"
     assert [(row["lag"], row.get(low), row[high]) for row in history.rows if high in row] == [
-        (0, 0.0, 0.0), (1, -2.0, 0.0), (2, None, 0.0), (3, None, 0.0)
-    ]  # fmt: skip
+        (0, 0.0, 0.0),
+        (1, -2.0, 0.0),
+        (2, None, 0.0),
+        (3, None, 0.0),
+    ]
 
 
 def test_range_has_no_horizon(history: Rows) -> None:

@@ -14,9 +14,16 @@ from gradhorizon.mirrors import Mirror, NoMirror, RunInfo
 
 def run_info(folder: Path, **changes: Any) -> RunInfo:
     values: dict[str, Any] = {
-        "name": "lstm-abc", "experiment": "study", "model": "lstm", "task": "adding", "seq_len": 100,
-        "seeds": (0, 1, 2), "config": {}, "folder": folder, "resume_id": "abc-0-1-2",
-    }  # fmt: skip
+        "name": "lstm-abc",
+        "experiment": "study",
+        "model": "lstm",
+        "task": "adding",
+        "seq_len": 100,
+        "seeds": (0, 1, 2),
+        "config": {},
+        "folder": folder,
+        "resume_id": "abc-0-1-2",
+    }
     return RunInfo(**{**values, **changes})
 
 

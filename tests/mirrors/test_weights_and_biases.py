@@ -103,9 +103,17 @@ def test_config_groups_by_words_and_keeps_the_nodes(info: RunInfo) -> None:
     with mirror.opened(run_info(info.folder, config=config)):
         pass
     read = read_back(info.folder).config
-    expected = {"model": "lstm", "task": "adding", "seq_len": 100, "hidden_size": 8, "experiment": "study",
-                "run": "lstm-abc", "seeds": [0, 1, 2], "model_config": {"label": "lstm"},
-                "task_config": {"seq_len": 100}}  # fmt: skip
+    expected = {
+        "model": "lstm",
+        "task": "adding",
+        "seq_len": 100,
+        "hidden_size": 8,
+        "experiment": "study",
+        "run": "lstm-abc",
+        "seeds": [0, 1, 2],
+        "model_config": {"label": "lstm"},
+        "task_config": {"seq_len": 100},
+    }
     assert {key: value for key, value in read.items() if not key.startswith("_")} == expected
 
 

@@ -279,8 +279,10 @@ def test_the_digest_of_records_changes_with_any_row_and_with_no_copy(whole: Path
     table = pq.read_table(path)
     entry = write_parquet(table.slice(0, table.num_rows - 1), path)
     sheet = read_json(folder / "seed-0" / "member.json")
-    write_json({**sheet, "files": {**sheet["files"], "records/metrics.parquet": entry.plain}},
-               folder / "seed-0" / "member.json")  # fmt: skip
+    write_json(
+        {**sheet, "files": {**sheet["files"], "records/metrics.parquet": entry.plain}},
+        folder / "seed-0" / "member.json",
+    )
     assert read_runs([folder]).digest != digest
 
 

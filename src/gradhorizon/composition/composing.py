@@ -126,9 +126,12 @@ class ComposingOnce(ConfigLoaderImpl):
         # Merging changes what a repository has read, so that each serves once.
         _, repository = self._parse_overrides_and_create_caching_repo(places.config_name, places.searched)
         defaults = create_defaults_list(
-            repo=repository, config_name=places.config_name, overrides_list=shared, prepend_hydra=True,
+            repo=repository,
+            config_name=places.config_name,
+            overrides_list=shared,
+            prepend_hydra=True,
             skip_missing=False,
-        )  # fmt: skip
+        )
         cfg = self._compose_config_from_defaults_list(defaults.defaults, repository)
         OmegaConf.set_struct(cfg, True)
         OmegaConf.set_readonly(cfg.hydra, False)

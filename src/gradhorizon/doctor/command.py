@@ -75,10 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gradhorizon-doctor", description=__doc__, epilog=_EXAMPLES,
+        prog="gradhorizon-doctor",
+        description=__doc__,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [option ...] [setting ...]",
-    )  # fmt: skip
+    )
     parser.add_argument("--device", action="append", help="cpu, cuda or mps; may be repeated (default: all present)")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="may be repeated (default: all)")
     parser.add_argument("--cell", metavar="PATH", help="import path of a cell of your own, instead of the shipped ones")

@@ -166,8 +166,9 @@ def _name(cell: Recurrent) -> str:
         for name, value in vars(cell).items()
         if isinstance(value, bool | int | float | str) and name not in ("training", "input_size", "hidden_size")
     }
-    each = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                     for name, value in settings.items())  # fmt: skip
+    each = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
+    )
     return type(cell).__name__ + (f" ({each})" if each else "")
 
 

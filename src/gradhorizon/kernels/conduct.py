@@ -30,9 +30,10 @@ _LEGACY: Mapping[type, tuple[str, str]] = {
     WeightNorm: ("legacy torch.nn.utils.weight_norm", "use torch.nn.utils.parametrizations.weight_norm"),
     SpectralNorm: ("legacy torch.nn.utils.spectral_norm", "use torch.nn.utils.parametrizations.spectral_norm"),
     BasePruningMethod: (
-        "torch.nn.utils.prune", "end it by torch.nn.utils.prune.remove, or multiply by a mask in a parametrization"
+        "torch.nn.utils.prune",
+        "end it by torch.nn.utils.prune.remove, or multiply by a mask in a parametrization",
     ),
-}  # fmt: skip
+}
 
 
 class ConductError(ValueError):

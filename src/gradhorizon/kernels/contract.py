@@ -242,7 +242,7 @@ def _spread(sizes: Sequence[int]) -> list[int]:
 
 def _judge(
     cell: Recurrent, found: Derivatives, pieces: Sequence[str], sizes: Sequence[int], rounds: bool, where: str
-) -> None:  # fmt: skip
+) -> None:
     ends = torch.tensor(sizes).cumsum(0)
     owner = torch.searchsorted(ends, torch.tensor(found.columns), right=True)
     for index, piece in enumerate(pieces):

@@ -89,10 +89,14 @@ def in_words(name: str, method: str) -> Iterator[None]:
 
 
 def _checked_shapes(name: str, shapes: Any) -> Mapping[str, tuple[int, ...]]:
-    is_good = isinstance(shapes, Mapping) and len(shapes) > 0 and all(
-        isinstance(key, str) and isinstance(shape, Sequence) and all(isinstance(size, int) for size in shape)
-        for key, shape in shapes.items()
-    )  # fmt: skip
+    is_good = (
+        isinstance(shapes, Mapping)
+        and len(shapes) > 0
+        and all(
+            isinstance(key, str) and isinstance(shape, Sequence) and all(isinstance(size, int) for size in shape)
+            for key, shape in shapes.items()
+        )
+    )
     if not is_good:
         raise ConductError(
             f"`{name}.state_shapes` must map each component's name to its shape without the batch, such as "
@@ -101,9 +105,7 @@ def _checked_shapes(name: str, shapes: Any) -> Mapping[str, tuple[int, ...]]:
     return {key: tuple(shape) for key, shape in shapes.items()}
 
 
-def _checked_state(
-    name: str, method: str, state: Any, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[Tensor, ...]:  # fmt: skip
+def _checked_state(name: str, method: str, state: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, ...]:
     wanted = f"a tuple of {len(shapes)} tensor{'s' * (len(shapes) > 1)} ({', '.join(shapes)})"
     if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
         raise ConductError(f"`{name}.{method}` must return {wanted}, got {_shown(state)}; {_advice(state)}")

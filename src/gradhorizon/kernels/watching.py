@@ -15,9 +15,7 @@ _WIDE = (torch.float64, torch.complex128)
 _READS = ("_local_scalar_dense", "equal", "is_nonzero")
 _GUARDS = ("isnan", "isinf", "isfinite", "isposinf", "isneginf")
 _COMPARISONS = ("eq", "ne", "lt", "gt", "le", "ge")
-_ROUNDINGS = (
-    "round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "argmax", "argmin", "bernoulli", "signbit",
-)  # fmt: skip
+_ROUNDINGS = ("round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "argmax", "argmin", "bernoulli", "signbit")
 
 
 class Watch(TorchDispatchMode):

@@ -89,14 +89,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "words", nargs="+", metavar="RUN | setting",
+        "words",
+        nargs="+",
+        metavar="RUN | setting",
         help="run folders, experiment folders or runs roots; and settings of the group `measurement`, as in training",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE",
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
         help="a package that runs may name in their configurations, such as that of your own cell; repeatable. Classes "
         "of gradhorizon, torch.nn modules and torch.optim optimizers are built anyway, and nothing else is",
-    )  # fmt: skip
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:<index> or mps; by default where each run was trained")
     return parser
 

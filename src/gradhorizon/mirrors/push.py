@@ -152,10 +152,17 @@ def _is_pushed(folder: Path, options: argparse.Namespace) -> bool:
 
 def _shown(logger: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """How W&B shows a run: as the command line says, else as its configuration did, else as the environment does."""
-    fallbacks = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "group": "WANDB_RUN_GROUP",
-                 "job_type": "WANDB_JOB_TYPE", "notes": "WANDB_NOTES"}  # fmt: skip
-    own = {name: getattr(options, name) or logger.get(name) or os.environ.get(variable)
-           for name, variable in fallbacks.items()}  # fmt: skip
+    fallbacks = {
+        "project": "WANDB_PROJECT",
+        "entity": "WANDB_ENTITY",
+        "group": "WANDB_RUN_GROUP",
+        "job_type": "WANDB_JOB_TYPE",
+        "notes": "WANDB_NOTES",
+    }
+    own = {
+        name: getattr(options, name) or logger.get(name) or os.environ.get(variable)
+        for name, variable in fallbacks.items()
+    }
     shown = {**own, "tags": options.tags.split(",") if options.tags else logger.get("tags") or []}
     for name, value in shown.items():
         is_words = isinstance(value, list) and all(isinstance(tag, str) for tag in value)

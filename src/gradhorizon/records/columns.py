@@ -46,8 +46,9 @@ def check_types(schema: pa.Schema, path: Path) -> None:
             what = " ".join(str(found).split())[:_MOST_SHOWN]
             raise DamagedFileError(
                 f"{path} is no table of gradhorizon: its column `{name[:_MOST_SHOWN]}` is {what}, expected one of "
-                f"{', '.join(map(str, _PLAIN))}", _ADVICE,
-            )  # fmt: skip
+                f"{', '.join(map(str, _PLAIN))}",
+                _ADVICE,
+            )
         if name in names:
             raise DamagedFileError(f"{path} is no table of gradhorizon: it has two columns `{name[:_MOST_SHOWN]}`")
         names.add(name)

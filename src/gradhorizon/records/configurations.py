@@ -50,10 +50,13 @@ class _PlainLoader(_BASE):
 
 
 _PlainLoader.yaml_implicit_resolvers = {
-    start: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:timestamp",
-                                                                       "tag:yaml.org,2002:float")]
+    start: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float")
+    ]
     for start, resolvers in _BASE.yaml_implicit_resolvers.items()
-}  # fmt: skip
+}
 _PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 

@@ -39,9 +39,12 @@ class Launch:
     def entry(self) -> dict[str, Any]:
         """What is kept of it, as of now."""
         return {
-            "seeds": self.seeds, **self.facts, "started_at_s": self.started_at_s, "wall_s": self.wall_s,
+            "seeds": self.seeds,
+            **self.facts,
+            "started_at_s": self.started_at_s,
+            "wall_s": self.wall_s,
             "measuring_s": dict(self.measuring_s),
-        }  # fmt: skip
+        }
 
 
 def launches_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:

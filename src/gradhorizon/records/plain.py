@@ -25,9 +25,13 @@ _MOST_BITS = 63  # of a whole number, so that every table can hold it
 _MOST_WORDS = 200
 _CHUNK = 2**20  # bytes
 _KINDS = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device", stat.S_IFLNK: "a link that leads nowhere",
-}  # fmt: skip
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a link that leads nowhere",
+}
 
 
 def read_bytes(path: Path, most_bytes: int = MOST_BYTES, within: Path | None = None) -> tuple[bytes, float]:

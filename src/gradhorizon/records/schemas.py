@@ -160,10 +160,17 @@ class AskedSheet(_Content):
 
 
 _EXPECTED = {
-    "string_type": "text", "bool_type": "true or false", "int_type": "a whole number", "int_from_float":
-    "a whole number", "float_type": "a number", "finite_number": "a finite number", "dict_type": "an object",
-    "model_type": "an object", "model_attributes_type": "an object", "list_type": "a list",
-}  # fmt: skip
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "list_type": "a list",
+}
 
 
 def problem_of(content: Mapping[str, Any], kind: type[BaseModel]) -> str:

@@ -73,8 +73,12 @@ class Entry:
     def plain(self) -> dict[str, Any]:
         """What JSON and checkpoints hold of it."""
         of_table = {} if self.rows is None else {"rows": self.rows}
-        return {"sha256": self.digest, "bytes": self.num_bytes, **of_table,
-                **({"commits": self.commits} if self.commits > 1 else {})}  # fmt: skip
+        return {
+            "sha256": self.digest,
+            "bytes": self.num_bytes,
+            **of_table,
+            **({"commits": self.commits} if self.commits > 1 else {}),
+        }
 
     def check(self, content: bytes) -> None:
         """Make sure that `content` is what was committed.

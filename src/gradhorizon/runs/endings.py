@@ -111,10 +111,14 @@ def record(
         return
     earlier = content_of(path)
     content = {
-        **(earlier if earlier.get("reason") == reason else {}), "reason": reason, "overrides": list(overrides),
-        "seeds": sorted(seeds), "last_lines": last_lines(path.with_name(LOG))[-_LAST_LINES:],
-        "failed_at_s": time.time(), **facts,
-    }  # fmt: skip
+        **(earlier if earlier.get("reason") == reason else {}),
+        "reason": reason,
+        "overrides": list(overrides),
+        "seeds": sorted(seeds),
+        "last_lines": last_lines(path.with_name(LOG))[-_LAST_LINES:],
+        "failed_at_s": time.time(),
+        **facts,
+    }
     content["traceback"] = list(lines) or content.get("traceback", [])
     try:
         write_json(content, path)

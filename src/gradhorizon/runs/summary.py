@@ -59,9 +59,12 @@ def summarize(
             kept = {name: recorded[name] for name in ("launches", FILES) if name in recorded}
             told = "finished" if is_finished(folder, outcomes) else "running"
             content = {
-                **(description or recorded), **kept, "status": "failed" if status == "failed" else told,
-                "outcomes": outcomes, "seeds": members,
-            }  # fmt: skip
+                **(description or recorded),
+                **kept,
+                "status": "failed" if status == "failed" else told,
+                "outcomes": outcomes,
+                "seeds": members,
+            }
             write_json(content, folder / RUN_SHEET)
             if outcomes_of(folder) == outcomes:
                 break

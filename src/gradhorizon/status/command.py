@@ -81,11 +81,19 @@ def _missing(look: SweepLook, places: Sequence[Path]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gradhorizon-status", description=__doc__, epilog=_EXAMPLES,
+        prog="gradhorizon-status",
+        description=__doc__,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("runs", nargs="*", type=Path, default=[Path("runs")], metavar="RUNS",
-                        help="run folders, experiment folders or runs roots (default: runs)")  # fmt: skip
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        default=[Path("runs")],
+        metavar="RUNS",
+        help="run folders, experiment folders or runs roots (default: runs)",
+    )
     parser.add_argument("--all", action="store_true", help="every run on a line of its own, finished ones too")
     parser.add_argument("--once", action="store_true", help="print once and leave; so it is where there is no terminal")
     parser.add_argument(

@@ -19,10 +19,20 @@ from gradhorizon.status.sweep import BROKEN, SweepLook, outcomes
 from gradhorizon.terminal.progress import format_duration
 from gradhorizon.terminal.words import printable
 
-_STYLES = {"running": "green", "failed": "bold red", "stale": "yellow", "unreadable": "bold red", "queued": "cyan",
-           "missing": "yellow", "finished": "dim"}  # fmt: skip
-_MEANINGS = {"stale": "the same command goes on", "queued": "waits, or was interrupted",
-             "missing": "asked for, never begun"}  # fmt: skip
+_STYLES = {
+    "running": "green",
+    "failed": "bold red",
+    "stale": "yellow",
+    "unreadable": "bold red",
+    "queued": "cyan",
+    "missing": "yellow",
+    "finished": "dim",
+}
+_MEANINGS = {
+    "stale": "the same command goes on",
+    "queued": "waits, or was interrupted",
+    "missing": "asked for, never begun",
+}
 _STATUS, _DONE, _STEP, _LEFT = 11, 7, 14, 12  # columns
 _MIN_TITLE = 12
 _SHOWN = 10  # runs of a status other than running
@@ -58,8 +68,11 @@ def tracebacks(look: SweepLook) -> list[Text]:
     found: list[Text] = []
     for run in look.runs:
         if run.status in BROKEN:
-            found += [Text(printable(_title(run)), "bold"), Text(f"  {printable(str(run.folder))}"),
-                      Text(f"  {printable(run.why)}", "red")]  # fmt: skip
+            found += [
+                Text(printable(_title(run)), "bold"),
+                Text(f"  {printable(str(run.folder))}"),
+                Text(f"  {printable(run.why)}", "red"),
+            ]
             failure = run.failure or Failure("")
             found += [Text(f"  while {printable(failure.phase)}")] if failure.phase else []
             found += [*(Text(f"    {printable(line)}") for line in failure.lines), Text()]

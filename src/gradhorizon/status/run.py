@@ -133,8 +133,9 @@ class RunLook:
     @property
     def committed_at_s(self) -> float | None:
         """Time of the last commit of the members that are trained now, seconds since 1970."""
-        return max((item.committed_at_s for item in self.members if not item.is_finished and item.committed_at_s),
-                   default=None)  # fmt: skip
+        return max(
+            (item.committed_at_s for item in self.members if not item.is_finished and item.committed_at_s), default=None
+        )
 
 
 def read_run(folder: Path, now_s: float) -> RunLook:
@@ -181,8 +182,14 @@ def _unfinished(
         rate = _steps_per_s(folder, members, owner)
         return RunLook(folder, "running", **known, members=members, owner=owner, steps_per_s=rate)
     if sheet.get("status") == "failed" or (folder / FAILURE).exists():
-        return RunLook(folder, "failed", **known, members=members, failure=read_failure(folder / FAILURE),
-                       owner=next(iter(open_claims), None))  # fmt: skip
+        return RunLook(
+            folder,
+            "failed",
+            **known,
+            members=members,
+            failure=read_failure(folder / FAILURE),
+            owner=next(iter(open_claims), None),
+        )
     status = "stale" if open_claims else "queued"
     return RunLook(folder, status, **known, members=members, owner=next(iter(open_claims), None))
 

@@ -232,8 +232,20 @@ def document(look: SweepLook) -> dict[str, Any]:
 
 
 def _plain_run(run: RunLook) -> dict[str, Any]:
-    copied = ("status", "experiment", "model", "task", "seq_len", "variant", "num_steps", "step", "committed_at_s",
-              "steps_per_s", "left_s", "problem")  # fmt: skip
+    copied = (
+        "status",
+        "experiment",
+        "model",
+        "task",
+        "seq_len",
+        "variant",
+        "num_steps",
+        "step",
+        "committed_at_s",
+        "steps_per_s",
+        "left_s",
+        "problem",
+    )
     failure = None if run.failure is None else vars(run.failure)
     return {
         "folder": str(run.folder),
@@ -246,9 +258,12 @@ def _plain_run(run: RunLook) -> dict[str, Any]:
 
 def _plain_owner(claim: Claim) -> dict[str, Any]:
     return {
-        "host": claim.host or None, "pid": claim.pid if claim.host else None, "slot": claim.slot,
-        "since_s": _finite(claim.launched_at_s), "beat_at_s": _finite(claim.beat_at_s),
-    }  # fmt: skip
+        "host": claim.host or None,
+        "pid": claim.pid if claim.host else None,
+        "slot": claim.slot,
+        "since_s": _finite(claim.launched_at_s),
+        "beat_at_s": _finite(claim.beat_at_s),
+    }
 
 
 def _finite(number: float) -> float | None:

@@ -72,11 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gradhorizon-verify", description=__doc__, epilog=_EPILOG,
+        prog="gradhorizon-verify",
+        description=__doc__,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS",
-                        help="run folders, experiment folders or runs roots")  # fmt: skip
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUNS", help="run folders, experiment folders or runs roots"
+    )
     parser.add_argument("--seal", action="store_true", help="list what finished members hold that nothing lists yet")
     return parser
 
@@ -96,8 +99,14 @@ def _seal(folders: Sequence[Path]) -> bool:
 
 def _table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("state", "left"), ("members", "right"), ("files read", "right"), ("unsealed", "right"),
-                          ("wrong", "right"), ("run", "left")):  # fmt: skip
+    for name, justify in (
+        ("state", "left"),
+        ("members", "right"),
+        ("files read", "right"),
+        ("unsealed", "right"),
+        ("wrong", "right"),
+        ("run", "left"),
+    ):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     calm = [verdict for verdict in verdicts if not verdict.problems]
     for verdict in [*(verdict for verdict in verdicts if verdict.problems), *calm[:_SHOWN]]:

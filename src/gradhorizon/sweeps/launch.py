@@ -200,5 +200,7 @@ def _say_damaged_files(folder: Path, finished: list[MemberState]) -> None:
             log.warning(
                 "  note: %s is missing, or has changed since seed %d finished; finished members are left as they are: "
                 "restore it from a copy, or move the folder %s out of the run and launch again",
-                path, state.seed, member_name(state.seed),
-            )  # fmt: skip
+                path,
+                state.seed,
+                member_name(state.seed),
+            )

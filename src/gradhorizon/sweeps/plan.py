@@ -10,6 +10,7 @@ import time
 import torch
 from omegaconf import DictConfig
 
+from gradhorizon.composition.variants import TELL_NO_RUN
 from gradhorizon.config import RunConfig
 from gradhorizon.machine.randomness import kept_rng
 from gradhorizon.runs.members import MemberState
@@ -26,11 +27,9 @@ _TIMED_STEPS = 4
 _CHECKPOINTS = 5  # first, solved, last, and the one to resume from with Adam's two moments
 _BYTES_PER_ROW = 60  # of a compressed table
 _MIB = 2**20
-_AS_FAST = (
-    "seed", "num_seeds", "data_seed", "learning_rate", "clip_norm", "num_steps", "val_every_steps", "val_size",
-    "probe_batch_size", "num_cuts", "stop_when_solved", "measurement", "logger", "trainer", "experiment_name",
-    "runs_dir", "plan",
-)  # fmt: skip
+_OF_OPTIMIZATION = ("data_seed", "learning_rate", "clip_norm", "num_steps", "stop_when_solved")
+_OF_EVALUATION = ("val_every_steps", "val_size", "probe_batch_size", "num_cuts")
+_AS_FAST = (*TELL_NO_RUN, *_OF_OPTIMIZATION, *_OF_EVALUATION)
 """Keys of the root on which the time of a training step does not depend."""
 
 _timed: dict[str, float] = {}

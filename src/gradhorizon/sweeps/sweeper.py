@@ -138,9 +138,7 @@ def asked_run(cfg: DictConfig, title: str, overrides: Sequence[str]) -> AskedRun
     identities = [identity_of(run, kind) for kind in kinds]
     name = f"{readable_name(run, task, overrides)}-{identities[0]}"
     seeds = list(range(run.seed, run.seed + run.num_seeds))
-    return AskedRun(
-        key, title, own, identities, name, seeds, str(run.model["label"]), task, run.seq_len, run.num_steps
-    )  # fmt: skip
+    return AskedRun(key, title, own, identities, name, seeds, str(run.model["label"]), task, run.seq_len, run.num_steps)
 
 
 def _known(cfg: DictConfig, key: str, kind: type) -> Any:
@@ -177,6 +175,8 @@ def _conclude(returns: Sequence[JobReturn], names: Sequence[str]) -> None:
     if num_skipped:
         log.warning(
             "%d of %d runs skipped: other processes are at them, as said above; the same command skips what "
-            "they finish, and goes on with what they leave", num_skipped, len(returns),
-        )  # fmt: skip
+            "they finish, and goes on with what they leave",
+            num_skipped,
+            len(returns),
+        )
         raise SystemExit(stopping.EXIT_CODE)

@@ -148,9 +148,14 @@ def _candidate(run: RunConfig, parts: Parts, folder: Path, identity: str, seed: 
     # In float64 before the weights are restored, or restoring would round them.
     member = cast(Member(seed, parts.build_network), training_dtype(run))
     lead = {
-        "experiment": run.experiment_name, "run": folder.name, "model": run.model["label"], "task": parts.task_name,
-        "seq_len": parts.task.seq_len, "input_len": parts.task.input_len, "seed": seed,
-    }  # fmt: skip
+        "experiment": run.experiment_name,
+        "run": folder.name,
+        "model": run.model["label"],
+        "task": parts.task_name,
+        "seq_len": parts.task.seq_len,
+        "input_len": parts.task.input_len,
+        "seed": seed,
+    }
     tables = [METRICS, *(measurement.table for measurement in parts.measurements)]
     checkpoint, records = mended(member_folder(folder, seed), identity, lead, tables)
     launches = earlier_launches(read_member_sheet(member_folder(folder, seed)), checkpoint or {})
@@ -161,9 +166,8 @@ def _candidate(run: RunConfig, parts: Parts, folder: Path, identity: str, seed: 
 
 
 def _fit_side_by_side(
-    run: RunConfig, parts: Parts, device: str, folder: Path, identity: str, candidates: list[_Candidate],
-    launch: Launch,
-) -> None:  # fmt: skip
+    run: RunConfig, parts: Parts, device: str, folder: Path, identity: str, candidates: list[_Candidate], launch: Launch
+) -> None:
     """Train members that have completed the same number of steps; those that had ended are only closed."""
     first_step = candidates[0].step
     folders = {item.member.seed: member_folder(folder, item.member.seed) for item in candidates}
@@ -180,22 +184,37 @@ def _fit_side_by_side(
     ensemble = Ensemble([item.member for item in going], parts.task, run.clip_norm)
     probed = probe_batch(parts.task, run.data_seed, run.probe_batch_size)
     recorder = Recorder(
-        parts.measurements, {seed: own.records for seed, own in files.items()}, parts.mirror,
+        parts.measurements,
+        {seed: own.records for seed, own in files.items()},
+        parts.mirror,
         lambda member: Probe(member.network, parts.task, probed, run.num_cuts),
-        lambda member: program_of(member.network, parts, run), run.num_steps, launch.measuring_s,
-    )  # fmt: skip
+        lambda member: program_of(member.network, parts, run),
+        run.num_steps,
+        launch.measuring_s,
+    )
     module = EnsembleModule(
-        ensemble, parts.build_optimizer, run.data_seed, first_step, recorder, parts.settings.log_every_steps,
+        ensemble,
+        parts.build_optimizer,
+        run.data_seed,
+        first_step,
+        recorder,
+        parts.settings.log_every_steps,
         [item.optimizer_state for item in going if item.optimizer_state is not None],
-    )  # fmt: skip
+    )
     cast(module, training_dtype(run))
     validation = validation_batches(parts.task, run.data_seed, run.val_size, _VALIDATION_BATCH)
     callback = RunCallback(
-        module, recorder, files, [batch.to(device, training_dtype(run)) for batch in validation],
+        module,
+        recorder,
+        files,
+        [batch.to(device, training_dtype(run)) for batch in validation],
         ProgressDisplay(interval_s=parts.settings.progress_every_s),
-        parts.settings, run.num_steps, run.val_every_steps, run.stop_when_solved,
+        parts.settings,
+        run.num_steps,
+        run.val_every_steps,
+        run.stop_when_solved,
         title=f"{run.model['label']} {parts.task_name} T={parts.task.seq_len}",
-    )  # fmt: skip
+    )
     stream = TrainingStream(ensemble, parts.task, run.data_seed, run.batch_size, first_step, run.num_steps)
     with warnings.catch_warnings():
         for pattern in _LIGHTNING_CHATTER:

@@ -214,8 +214,10 @@ class SlotScheduler:
         is_first = self._num_heeded == 0 and self._num_signals == 1
         self._num_heeded = self._num_signals
         if is_first:
-            log.warning("stopping: nothing more is started, %d running commit and leave; Ctrl-C again kills them",
-                        len(self._running))  # fmt: skip
+            log.warning(
+                "stopping: nothing more is started, %d running commit and leave; Ctrl-C again kills them",
+                len(self._running),
+            )
         for running in self._running:
             if is_first:
                 running.ask_to_stop()
