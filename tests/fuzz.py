@@ -31,8 +31,8 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.config import ConfigError
 from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.reading import read_runs
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.odd_cells import REFUSED
 from tests.sound_cells import SOUND, SURROGATES

@@ -12,12 +12,13 @@ import pytest
 
 from gradhorizon.config import ConfigError
 from gradhorizon.machine import stopping
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.layout import FAILURE
 from gradhorizon.records.seals import digest_of_json
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs import endings
 from gradhorizon.runs.endings import marked, record
-from gradhorizon.runs.failures import FAILURE, forgive
+from gradhorizon.runs.failures import forgive
 from gradhorizon.runs.locks import MemberHeldError
 from gradhorizon.runs.results import FailedRun, listing
 from gradhorizon.terminal.reasons import RunFailedError, attached, phase, reason_of

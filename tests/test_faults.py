@@ -22,11 +22,12 @@ import pytest
 
 from gradhorizon.config import ConfigError
 from gradhorizon.records import parquet
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import put_aside, read_json, write_atomically
 from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import Entry
-from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.terminal.reasons import RunFailedError
 from tests.records_on_disk import LEAD, commit, end, relist, resumed, rows, without_listing, written

@@ -17,9 +17,9 @@ from analysis import command_line
 from analysis.cohort import read_cohort
 from gradhorizon.late_measurement import measure
 from gradhorizon.mirrors import push
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.finding import find
 from gradhorizon.records.reading import read_runs
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs.folders import find as find_folder
 from gradhorizon.status import command
 from gradhorizon.status.sweep import SweepReader

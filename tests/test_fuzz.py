@@ -24,7 +24,7 @@ from analysis.naming import printable
 from gradhorizon.composition.arguments import check_arguments
 from gradhorizon.config import ConfigError
 from gradhorizon.late_measurement import measure
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.fuzz import fuzz, fuzz_keys, outcome
 from tests.runs_on_disk import TINY, composed, run

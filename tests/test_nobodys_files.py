@@ -21,9 +21,9 @@ from gradhorizon.config import ConfigError
 from gradhorizon.machine.compiled_code import keep_private
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records import safely
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import write_atomically, write_json
 from gradhorizon.records.layout import own_folders, temporary_path
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs.claims import latest_claim, take
 from gradhorizon.runs.failures import last_lines, read_failure
 from gradhorizon.runs.folders import create

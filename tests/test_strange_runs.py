@@ -293,7 +293,7 @@ def metrics(**changes: pa.Array) -> pa.Table:
     return pa.table({**columns, **changes})
 
 
-class _Extension(pa.ExtensionType):
+class _Extension(pa.ExtensionType):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(pa.int64(), "strange.type")
 

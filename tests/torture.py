@@ -22,13 +22,14 @@ from typing import Any
 import torch
 
 from gradhorizon.records import writing
+from gradhorizon.records.layout import SWEEPS
 from tests.torture_flips import Flip, Flips, Row
 from tests.torture_holes import Holes
 from tests.torture_hostile import Hostile, Visits
 from tests.torture_kills import MOST_KILLS, Kills, report
 from tests.torture_owners import Meetings, Owners
 from tests.torture_programs import complaint, disturbed_copy, programs, relaunched, relaunching
-from tests.torture_specimens import FINISHED, KINDS, SEEDS, SWEEPS, UNFINISHED, Specimens, make
+from tests.torture_specimens import FINISHED, KINDS, SEEDS, UNFINISHED, Specimens, make
 
 
 @dataclass(frozen=True)

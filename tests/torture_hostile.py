@@ -21,7 +21,7 @@ from analysis import figures, report
 from gradhorizon.config import ConfigError
 from gradhorizon.late_measurement import measure
 from gradhorizon.mirrors import push
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.status import command
 from gradhorizon.sweeps.launch import launch
 from tests.hostile_kinds import collection

@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.reading import read_runs
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import all_tables
 from tests.torture_phases import PHASES, SET_ASIDE, Call, calls

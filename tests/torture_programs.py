@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from gradhorizon.config import ConfigError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import CHECKPOINT
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import TINY, all_tables
 from tests.torture_outcomes import digest

@@ -25,6 +25,7 @@ from gradhorizon.late_measurement.members import FinishedMember, KeptCheckpoint
 from gradhorizon.late_measurement.run import FinishedRun
 from gradhorizon.mirrors.push import RecordedRun
 from gradhorizon.mirrors.recorded import recorded_scalars
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import files_of
 from gradhorizon.records.layout import (
     CONFIG,
@@ -38,7 +39,6 @@ from gradhorizon.records.layout import (
 from gradhorizon.records.listing import FILES, SUPERSEDED
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.sheets import read_member_sheet
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.status.run import RunLook
 from gradhorizon.status.sweep import SweepReader
 from gradhorizon.training.ensemble import Member

@@ -29,8 +29,8 @@ from gradhorizon.kernels.gate import (
     kernel_errors,
 )
 from tests.models import MODELS, build_cell
-from tests.odd_cells import CountsInAList
-from tests.sound_cells import BatchNormedBias, ComplexDiagonal, Dropout, Plain
+from tests.odd_cells import CountsInAList, Plain
+from tests.sound_cells import BatchNormedBias, ComplexDiagonal, Dropout
 from tests.synthetic_cells import ClockedReader
 from tests.wrong_cells import Mixing, Noisy, WrongWhereItIsMeasured
 

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gradhorizon.records.files import DamagedFileError, read_json, write_json
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.layout import part_name
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import is_sealed_archive
-from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.runs.verification import verify_run
 from tests.records_on_disk import LEAD, commit, end, list_files, resumed, rows, without_listing, written

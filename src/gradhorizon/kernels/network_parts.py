@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -50,7 +52,7 @@ def _check_one(module: nn.Module, inputs: Tensor) -> None:
 def _check_readout(readout: Readout, features: Tensor) -> None:
     copied = measured_copy(readout, torch.float64, "cpu")
 
-    def run(own: Tensor) -> Tensor:
+    def run(own: Tensor) -> Any:
         if not readout.reads_all_steps:
             return copied(own[:, -1:], None, None)
         return copied(own[:, -1:], own, torch.ones(1, own.shape[1], dtype=torch.bool))

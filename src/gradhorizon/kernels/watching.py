@@ -32,7 +32,7 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self, data: Iterable[Tensor], weights: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.narrowed: dict[str, torch.dtype] = {}
         self.reads: list[str] = []
         self.rounds = False

@@ -36,9 +36,9 @@ from gradhorizon.machine import stopping
 from gradhorizon.machine.compiled_code import keep_private
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.absent_tables import can_be_added, remedy
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.finding import Found, find, recorded_runs
 from gradhorizon.records.layout import RUN_SHEET
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.terminal.progress import format_duration
 from gradhorizon.terminal.words import show_any_text
 

@@ -26,9 +26,9 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
 from gradhorizon.records.absent_tables import remedy
 from gradhorizon.records.configurations import read_configuration
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import CONFIG, LOG, member_folder, seeds_in
 from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs.identity import RESULTS_VERSION
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.log import log_file

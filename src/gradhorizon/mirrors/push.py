@@ -27,11 +27,11 @@ from gradhorizon.mirrors.mirror import RunInfo, resume_id
 from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
 from gradhorizon.records.configurations import read_configuration
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.finding import Found, find, recorded_runs
 from gradhorizon.records.layout import CONFIG, LOCK, RUN_SHEET, member_folder, seeds_in
 from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.sheets import known_member_sheet, read_run_sheet
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.terminal.words import show_any_text
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ _FLOAT = re.compile(
 )
 
 
-class _PlainLoader(_BASE):
+class _PlainLoader(_BASE):  # type: ignore[misc]  # whichever loader there is
     """The safe loader, which refuses a key that stands twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -7,8 +7,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import FAILURE, RUN_SHEET, identity_in, seeds_in
-from gradhorizon.records.tables import RecordsError
 
 
 def refuse_unfit(out: Path, option: str = "--out") -> None:

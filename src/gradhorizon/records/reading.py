@@ -61,7 +61,8 @@ def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    return table.replace_schema_metadata(None).to_pandas()  # what pandas has noted there would be taken for orders
+    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()  # pandas' notes would be taken for orders
+    return frame
 
 
 def recorded_tables(member: Path) -> set[str]:

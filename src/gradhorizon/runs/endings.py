@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon.config import ConfigError, runs_root
 from gradhorizon.machine import stopping
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import write_json
 from gradhorizon.records.layout import FAILURE, LOG
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs import asked
 from gradhorizon.runs.failures import content_of, last_lines
 from gradhorizon.runs.locks import MemberHeldError, other_owner

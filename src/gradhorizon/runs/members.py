@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.records.files import DamagedFileError
+from gradhorizon.records.errors import DamagedFileError
 from gradhorizon.records.layout import (
     CHECKPOINT,
     MEMBER_SHEET,

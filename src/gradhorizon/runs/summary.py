@@ -16,7 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gradhorizon.records.files import DamagedFileError, RecordsError, put_aside, write_json
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import put_aside, write_json
 from gradhorizon.records.guards import check_owned
 from gradhorizon.records.launches import known_seeds
 from gradhorizon.records.layout import RUN_LOCK, RUN_SHEET, seeds_in

@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gradhorizon.config import ConfigError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.reading import read_runs
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs.verification import Verdict, seal, verify_run
 from gradhorizon.status.sweep import run_folders
 from gradhorizon.terminal.words import printable

@@ -18,8 +18,8 @@ from gradhorizon.composition.keys import check_keys
 from gradhorizon.composition.sizes import refuse_members
 from gradhorizon.config import ConfigError, runs_root, validate
 from gradhorizon.machine import stopping
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import write_json
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs import asked
 from gradhorizon.runs.asked import AskedRun
 from gradhorizon.runs.identity import identity_of, readable_name

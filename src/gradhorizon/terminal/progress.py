@@ -232,7 +232,7 @@ class ProgressDisplay:
         return f"{format_duration(left_s)} left"
 
 
-class _Bar(tqdm):
+class _Bar(tqdm):  # type: ignore[type-arg]  # which it takes for a type checker alone
     """A tqdm bar whose numbers are never cut off: a narrow terminal shortens first the bar, then the title."""
 
     monitor_interval = 0  # no thread of its own

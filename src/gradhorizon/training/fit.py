@@ -18,10 +18,11 @@ from gradhorizon.config import ConfigError, RunConfig
 from gradhorizon.kernels.casting import cast
 from gradhorizon.measurements.probe import Probe
 from gradhorizon.mirrors.mirror import RunInfo, resume_id
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.launches import Launch, earlier_launches
 from gradhorizon.records.layout import LOG, member_folder
 from gradhorizon.records.sheets import read_member_sheet
-from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.runs.endings import is_interruption
 from gradhorizon.runs.folders import create

@@ -15,11 +15,12 @@ from typing import Any
 
 from gradhorizon.records import safely
 from gradhorizon.records.checkpoints import load_checkpoint
-from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays, write_json
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import put_aside, remove_strays, write_json
 from gradhorizon.records.layout import CHECKPOINT, KEPT, MEMBER_SHEET, RECORDS, member_folder, seed_in
 from gradhorizon.records.listing import FILES, Listing
 from gradhorizon.records.sheets import read_member_sheet
-from gradhorizon.records.tables import RecordsError, Table
+from gradhorizon.records.tables import Table
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.training.ensemble import Member
 
