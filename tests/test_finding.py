@@ -15,7 +15,7 @@ import pytest
 
 from analysis import command_line
 from analysis.cohort import read_cohort
-from gradhorizon.late_measurement import measure
+from gradhorizon.late_measurement import command as measure
 from gradhorizon.mirrors import push
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.finding import find

@@ -23,7 +23,7 @@ from analysis.cohort import Cohort, read_cohort
 from analysis.naming import printable
 from gradhorizon.composition.arguments import check_arguments
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement import measure
+from gradhorizon.late_measurement import command as measure
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.fuzz import fuzz, fuzz_keys, outcome

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.composition.keys import check_keys, nearest, plain
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement import measure
+from gradhorizon.late_measurement import command as measure
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import TINY

@@ -14,7 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gradhorizon.late_measurement.measure import find_runs, main
+from gradhorizon.late_measurement.command import find_runs, main
 from gradhorizon.machine import gpus
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from gradhorizon.records.files import read_json, write_json

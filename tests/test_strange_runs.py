@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import figures, report
-from gradhorizon.late_measurement.measure import composed as composed_for_measuring
+from gradhorizon.late_measurement.command import composed as composed_for_measuring
 from gradhorizon.late_measurement.run import FinishedRun
 from gradhorizon.mirrors import push
 from gradhorizon.records.columns import check_owner
@@ -245,7 +245,7 @@ def test_without_memory_for_a_figure_less_is_advised(
         figures.main([str(folder), "--out", str(tmp_path / "out")])
 
 
-@pytest.mark.parametrize("module", ["late_measurement.measure", "mirrors.push"])
+@pytest.mark.parametrize("module", ["late_measurement.command", "mirrors.push"])
 def test_a_folder_whose_name_no_terminal_can_spell_is_one_message(made: Path, tmp_path: Path, module: str) -> None:
     shutil.copytree(made, tmp_path / "runs" / os.fsdecode(b"run\xff-0123456789"))
     command_line = [sys.executable, "-m", f"gradhorizon.{module}", str(tmp_path / "runs")]

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement.measure import main
+from gradhorizon.late_measurement.command import main
 from gradhorizon.late_measurement.trust import check_prefixes, check_trusted
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
@@ -101,7 +101,7 @@ def test_every_shipped_choice_is_built_without_asking(group: str) -> None:
         "gradhorizon.records.reading.read_runs",
         "gradhorizon.late_measurement.trust.importlib.import_module",
         "gradhorizon.late_measurement.trust.check_trusted",
-        "gradhorizon.late_measurement.measure.main",
+        "gradhorizon.late_measurement.command.main",
         "gradhorizon.records.checkpoints.load_checkpoint",
         "gradhorizon.tasks.adding_arjovsky2016.AddingArjovsky2016",
         "gradhorizon.readouts.StateReadout",

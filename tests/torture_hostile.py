@@ -19,7 +19,7 @@ from pathlib import Path
 
 from analysis import figures, report
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement import measure
+from gradhorizon.late_measurement import command as measure
 from gradhorizon.mirrors import push
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.status import command

@@ -158,7 +158,7 @@ def programs(place: Path, out: Path) -> dict[str, list[str]]:
         "status --failed": [*python, "gradhorizon.status.command", "--failed", str(place)],
         "figures": [*python, "analysis.figures", "--partial", "--out", str(out / "figures"), str(place)],
         "report": [*python, "analysis.report", "--partial", "--out", str(out / "report"), str(place)],
-        "measure": [*python, "gradhorizon.late_measurement.measure", str(place), "measurement=gates"],
+        "measure": [*python, "gradhorizon.late_measurement.command", str(place), "measurement=gates"],
         "push": [*python, "gradhorizon.mirrors.push", "--offline", "--out", str(out), str(place)],
     }
     if importlib.util.find_spec("gradhorizon.status.verify") is not None:

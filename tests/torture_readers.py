@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 
 from analysis import verdicts
 from analysis.cohort import open_lines, read_cohort
-from gradhorizon.late_measurement.measure import composed
+from gradhorizon.late_measurement.command import composed
 from gradhorizon.late_measurement.members import FinishedMember, KeptCheckpoint
 from gradhorizon.late_measurement.run import FinishedRun
-from gradhorizon.mirrors.push import RecordedRun
+from gradhorizon.mirrors.rebuilt import RecordedRun
 from gradhorizon.mirrors.recorded import recorded_scalars
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import files_of

@@ -33,7 +33,7 @@ from gradhorizon.runs.identity import RESULTS_VERSION
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.log import log_file
 from gradhorizon.runs.provenance import launch_facts
-from gradhorizon.training.build import build_parts, program_of
+from gradhorizon.training.build import build_setup, program_of
 from gradhorizon.training.devices import resolve_device
 from gradhorizon.training.ensemble import Member
 from gradhorizon.training.numerics import check_kernels, configure_torch, training_dtype
@@ -81,8 +81,8 @@ class FinishedRun:
             words = str(error).splitlines()[0]
             raise RecordsError(f"{folder / CONFIG} cannot be read as a run's configuration: {words}") from error
         self.run = validate(cfg)
-        self.parts = build_parts(cfg, self.run)
-        self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.parts.measurements, strict=True))
+        self.setup = build_setup(cfg, self.run)
+        self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.setup.measurements, strict=True))
         tables = Counter(item.table.name for item in self.named.values())
         if tables.total() > len(tables):
             raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
@@ -124,7 +124,7 @@ class FinishedRun:
     def _measure_all(self, todo: Sequence[FinishedMember], tally: Tally) -> None:
         configure_torch(self.run)
         device = self._device(todo[0])
-        check_kernels(self.parts, device, self.run)
+        check_kernels(self.setup, device, self.run)
         facts = {key: fact for key, fact in launch_facts(device, self.run).items() if key != "measurements"}
         _say_differences(todo, facts)
         for name, item in self.named.items():
@@ -175,13 +175,13 @@ class FinishedRun:
     def _readings(
         self, todo: dict[str, Measurement], member: FinishedMember, device: str, checkpoints: list[KeptCheckpoint]
     ) -> Iterator[tuple[str, KeptCheckpoint, pd.DataFrame]]:
-        network = cast(Member(member.seed, self.parts.build_network).network, training_dtype(self.run), device)
-        batch = probe_batch(self.parts.task, self.run.data_seed, self.run.probe_batch_size)
+        network = cast(Member(member.seed, self.setup.build_network).network, training_dtype(self.run), device)
+        batch = probe_batch(self.setup.task, self.run.data_seed, self.run.probe_batch_size)
         for checkpoint in tqdm(checkpoints, f"  seed {member.seed}", leave=False, disable=None, unit="checkpoint"):
             due = {name: item for name, item in todo.items() if member.is_due(item, checkpoint)}
             if due:
                 checkpoint.restore(network)
-                probe = Probe(network, self.parts.task, batch, self.run.num_cuts)
+                probe = Probe(network, self.setup.task, batch, self.run.num_cuts)
             for name, item in due.items():
                 rows = self._read(item, probe, network)
                 if len(rows):
@@ -189,7 +189,7 @@ class FinishedRun:
 
     def _read(self, item: Measurement, probe: Probe, network: Network) -> pd.DataFrame:
         if isinstance(item, CostMeasurement):
-            return item.read(program_of(network, self.parts, self.run))
+            return item.read(program_of(network, self.setup, self.run))
         if isinstance(item, ProbeMeasurement):
             with own_surroundings(probe.batch.inputs.device):
                 return item.read(probe)

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Parts:
+class Setup:
     """What a configuration describes, built and checked."""
 
     task: Task
@@ -48,8 +48,8 @@ class Parts:
     task_name: str
 
 
-def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: str = "cpu") -> Parts:
-    """The parts of a run.
+def build_setup(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: str = "cpu") -> Setup:
+    """What a run consists of, each built from its group of the configuration.
 
     Args:
         cfg: the composed configuration.
@@ -58,7 +58,7 @@ def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
         device: where.
 
     Raises:
-        ConfigError: this machine cannot hold them; or a part refuses its arguments, with that part's own words.
+        ConfigError: this machine cannot hold it; or a group refuses its arguments, in words of its own.
     """
     for group in ("task", "measurement", "model", "trainer", "logger"):
         with _as_config_error(group):
@@ -90,7 +90,7 @@ def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
         settings = _built(cfg.trainer, TrainerSettings)
     with _as_config_error("logger"):
         mirror = _built(cfg.logger, Mirror)
-    return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
+    return Setup(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
 
 
 def _refuse_too_large(cfg: DictConfig, run: RunConfig, task: Task, num_members: int, device: str) -> None:
@@ -156,10 +156,10 @@ def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[],
     return build
 
 
-def program_of(network: Network, parts: Parts, run: RunConfig) -> Program:
+def program_of(network: Network, setup: Setup, run: RunConfig) -> Program:
     """What cost measurements run: the training of `network` as `run` configures it."""
-    build_training = partial(LoneTraining, task=parts.task, clip_norm=run.clip_norm)
-    return Program(network, parts.task, run.batch_size, parts.build_optimizer, build_training, run.precision)
+    build_training = partial(LoneTraining, task=setup.task, clip_norm=run.clip_norm)
+    return Program(network, setup.task, run.batch_size, setup.build_optimizer, build_training, run.precision)
 
 
 def _said(error: InstantiationException) -> str:

@@ -24,9 +24,10 @@ from gradhorizon.machine import stopping
 from gradhorizon.records.layout import FAILURE, OUTPUT
 from gradhorizon.runs.endings import record, record_without_folder
 from gradhorizon.runs.folders import create
+from gradhorizon.runs.look import Look
 from gradhorizon.runs.results import FailedRun, RunError, Skipped, labels, listing
 from gradhorizon.runs.settling import settle
-from gradhorizon.sweeps.launch import Look, look
+from gradhorizon.sweeps.launch import look
 from gradhorizon.sweeps.launcher.here import Here, hydra_node_of
 from gradhorizon.sweeps.launcher.process import Job, ensure_fork_server
 from gradhorizon.sweeps.launcher.returns import SmallReturn

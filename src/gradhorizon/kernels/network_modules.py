@@ -17,7 +17,7 @@ from gradhorizon.readouts import Readout
 from gradhorizon.tasks.task import Task
 
 
-def check_parts(network: Network, task: Task) -> None:
+def check_modules(network: Network, task: Task) -> None:
     """Refuse an encoder, a readout or a layer without recurrence that is not measured as what it is.
 
     Args:
