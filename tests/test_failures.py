@@ -20,7 +20,7 @@ from gradhorizon.runs import endings
 from gradhorizon.runs.endings import marked, record
 from gradhorizon.runs.failures import forgive
 from gradhorizon.runs.locks import MemberHeldError
-from gradhorizon.runs.results import FailedRun, listing
+from gradhorizon.runs.results import FailedRun, failures_in_words
 from gradhorizon.terminal.reasons import RunFailedError, attached, phase, reason_of
 from tests.breaking import Unspeakable
 from tests.status_runs import StatusRun
@@ -179,7 +179,7 @@ def test_a_configuration_refused_before_there_is_a_folder_leaves_none_and_afterw
 def test_the_listing_names_every_failure_and_its_logs(folder: Path) -> None:
     mark(folder)
     failed = [FailedRun("#3 model=gru", "ValueError: no", folder), FailedRun("#4", "no task", None)]
-    assert listing(failed, num_runs=9).splitlines() == [
+    assert failures_in_words(failed, num_runs=9).splitlines() == [
         "2 of 9 runs failed:",
         "  #3 model=gru: ValueError: no",
         f"    {folder}: failed.json, log.txt",

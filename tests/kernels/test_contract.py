@@ -17,6 +17,7 @@ from gradhorizon.kernels.conduct import LENGTHS, ConductError
 from gradhorizon.kernels.contract import check_contract, check_training_memory
 from gradhorizon.kernels.gate import kernel_errors
 from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.terminal.once import say_once
 from tests.models import MODELS, build_cell
 from tests.odd_cells import (
     REFUSED,
@@ -46,7 +47,7 @@ SURROUNDINGS: dict[str, Callable[[], Any]] = {
 @pytest.fixture(autouse=True)
 def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "_passed", set())
-    contract._say_once.cache_clear()
+    say_once.cache_clear()
 
 
 @pytest.mark.parametrize("hidden_size", [4, 70])

@@ -11,7 +11,7 @@ import copy
 import logging
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from gradhorizon.kernels.derivatives import Derivatives, compare_derivatives
 from gradhorizon.kernels.gate import SamplesInteractError, configuration
 from gradhorizon.kernels.shapes import BATCH_SIZE, check_shapes, in_words, own_copy
 from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
 
@@ -252,9 +253,10 @@ def _judge(
         is_missing = not bool((found.by_autograd[:, owner == index] != 0).any())
         if is_missing or not (rounds or found.has_function):
             raise ConductError(_words_of_detached(cell, found, is_wrong, piece, where))
-        _say_once(
+        say_once(
+            log,
             f"note: the gradient of {type(cell).__name__} is a surrogate, and differs from the derivative of what the "
-            "cell computes; measurements are of the gradient that trains"
+            "cell computes; measurements are of the gradient that trains",
         )
 
 
@@ -267,8 +269,3 @@ def _words_of_detached(cell: Recurrent, found: Derivatives, is_wrong: Tensor, pi
         f"{float(got):.3g}{where} where finite differences give {float(right):.3g}: part of it is cut off; remove "
         "detach(), .data, no_grad or NumPy, or mend a backward pass of your own"
     )
-
-
-@cache
-def _say_once(message: str) -> None:
-    log.warning(message)

@@ -92,12 +92,8 @@ class Entry:
             raise SealError("is not what was committed: its digest is another")
 
 
-Listing = dict[str, Entry]
-"""Files by their path relative to the folder of their member, with slashes."""
-
-
-def parsed_listing(plain: object) -> Listing:
-    """A listing as it was before it became plain.
+def parsed_listing(plain: object) -> dict[str, Entry]:
+    """Files by their path relative to the folder of their member, with slashes, from what JSON or a checkpoint holds.
 
     Raises:
         SealError: it was none.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Sequence
 
 from gradhorizon.composition.spelling import canonical, spelled
 from gradhorizon.composition.variants import TELL_NO_RUN
 from gradhorizon.config import RunConfig
-
-log = logging.getLogger(__name__)
 
 RESULTS_VERSION = 2
 """Bumped with every **Affects results** entry of CHANGELOG.md: runs of different versions are never pooled."""

@@ -20,7 +20,7 @@ from gradhorizon.machine import stopping
 from gradhorizon.machine.ending_signals import commit_when_asked, leave_when_asked
 from gradhorizon.records.layout import run_name
 from gradhorizon.runs.endings import forget_without_folder, marked, told
-from gradhorizon.runs.folders import find
+from gradhorizon.runs.folders import find_run
 from gradhorizon.runs.identity import identity_of, readable_name
 from gradhorizon.runs.look import Look
 from gradhorizon.runs.members import member_states
@@ -77,7 +77,7 @@ def look(cfg: DictConfig) -> Look:
     device = resolve_device(run.device)
     identity = identity_of(run, device)
     experiment = runs_root(run.runs_dir) / run.experiment_name
-    folder = find(experiment, identity) or experiment / run_name(_readable_name(run), identity)
+    folder = find_run(experiment, identity) or experiment / run_name(_readable_name(run), identity)
     states = member_states(folder, run.seed, run.num_seeds)
     seen = Look(run, device, identity, folder, states, launch_facts(device, run))
     refuse_members(run, run.num_seeds - len(seen.finished))

@@ -23,7 +23,7 @@ from gradhorizon.records.files import write_json
 from gradhorizon.runs import asked
 from gradhorizon.runs.asked import AskedRun
 from gradhorizon.runs.identity import identity_of, readable_name
-from gradhorizon.runs.results import FailedRun, Plan, RunError, Skipped, labels, listing, total
+from gradhorizon.runs.results import FailedRun, Plan, RunError, Skipped, failures_in_words, labels, total
 from gradhorizon.runs.task_names import task_name
 from gradhorizon.terminal.reasons import reason_of
 
@@ -169,7 +169,7 @@ def _conclude(returns: Sequence[JobReturn], names: Sequence[str]) -> None:
         log.info("%s", total(plans))
     failed = list(failed_runs(returns, names))
     if failed:
-        log.error("%s", listing(failed, len(returns)))
+        log.error("%s", failures_in_words(failed, len(returns)))
         raise RunError(f"Error: {len(failed)} of {len(returns)} runs failed, as listed above")
     num_skipped = sum(isinstance(value, Skipped) for value in values)
     if num_skipped:

@@ -16,17 +16,18 @@ def show_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def printable(text: str) -> str:
+def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
     r"""`text` in one line, without what a terminal would act upon.
 
     Args:
         text: anything.
+        instead: what stands for such a character.
 
     Example:
         >>> printable("a\x1b[31mb\n")
         'a�[31mb�'
     """
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return "".join(character if character.isprintable() else instead for character in text)
 
 
 def snake_case(name: str) -> str:

@@ -39,7 +39,7 @@ from gradhorizon.training.module import EnsembleModule, TrainingStream
 from gradhorizon.training.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.training.recorder import MemberFiles, Recorder
 from gradhorizon.training.repairs import mended, restore
-from gradhorizon.training.sheet import RunSheet
+from gradhorizon.training.run_files import RunFiles
 from gradhorizon.training.streams import probe_batch, validation_batches
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ def fit(cfg: DictConfig, seen: Look) -> None:
         with phase("starting or resuming members"):
             candidates = sorted((_candidate(seen, setup, seed) for seed in seeds), key=lambda item: item.step)
         summary = stack.enter_context(_opened(setup, _run_info(cfg, seen, setup)))
-        launch, sheet = Launch(seeds, seen.facts), RunSheet(cfg, seen, setup, seeds)
-        sheet.write("running")
+        launch, run_files = Launch(seeds, seen.facts), RunFiles(cfg, seen, setup, seeds)
+        run_files.write("running")
         status = "failed"
         try:
             for _, group in groupby(candidates, key=lambda item: item.step):
@@ -92,7 +92,7 @@ def fit(cfg: DictConfig, seen: Look) -> None:
             attach(error, "has_started", True)
             raise
         finally:
-            outcomes = _written(sheet, status)
+            outcomes = _written(run_files, status)
             summary.update({str(seed): outcomes.get(str(seed)) for seed in seen.seeds})
 
 
@@ -107,9 +107,9 @@ def _opened(setup: Setup, info: RunInfo) -> Iterator[dict[str, Any]]:
         yield summary
 
 
-def _written(sheet: RunSheet, status: str) -> dict[str, Any]:
+def _written(run_files: RunFiles, status: str) -> dict[str, Any]:
     try:
-        return sheet.write(status)
+        return run_files.write(status)
     except (RecordsError, MemberHeldError) as error:
         if status == "finished":
             raise

@@ -25,7 +25,7 @@ from gradhorizon.records.layout import FAILURE, OUTPUT
 from gradhorizon.runs.endings import record, record_without_folder
 from gradhorizon.runs.folders import create
 from gradhorizon.runs.look import Look
-from gradhorizon.runs.results import FailedRun, RunError, Skipped, labels, listing
+from gradhorizon.runs.results import FailedRun, RunError, Skipped, failures_in_words, labels
 from gradhorizon.runs.settling import settle
 from gradhorizon.sweeps.launch import look
 from gradhorizon.sweeps.launcher.here import Here, hydra_node_of
@@ -113,7 +113,7 @@ class LocalSweep:
         scheduler.run(chain([first], others))
         if scheduler.is_interrupted:
             if self._failures:
-                log.error("%s", listing(self._failures, self._total))
+                log.error("%s", failures_in_words(self._failures, self._total))
             log.error(
                 "stopped after %d of %d runs; launch the same command again to go on", len(self._returns), self._total
             )

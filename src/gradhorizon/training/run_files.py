@@ -22,7 +22,7 @@ from gradhorizon.runs.summary import run_sheet_locked, summarize
 from gradhorizon.training.build import Setup
 
 
-class RunSheet:
+class RunFiles:
     """The run's own files, ``config.yaml`` and ``run.json``.
 
     Args:
