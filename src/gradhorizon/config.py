@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.terminal.words import shortened
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 _MOST_SHOWN = 100  # characters of a wrong value
@@ -242,5 +243,4 @@ def _check_model(model: dict[str, Any]) -> None:
 
 def _check(name: str, value: object, is_good: bool, demand: str) -> None:
     if not is_good:
-        shown = repr(value) if len(repr(value)) <= _MOST_SHOWN else f"{repr(value)[:_MOST_SHOWN]}…"
-        raise ConfigError(f"`{name}` {demand}, got {shown}")
+        raise ConfigError(f"`{name}` {demand}, got {shortened(repr(value), _MOST_SHOWN)}")

@@ -38,6 +38,7 @@ from gradhorizon.doctor.survey import (
     shipped_subjects,
 )
 from gradhorizon.terminal.program import parser_of, program
+from gradhorizon.terminal.words import shortened
 from gradhorizon.training.devices import resolve_device
 from gradhorizon.training.numerics import configure_precision
 
@@ -47,6 +48,7 @@ examples:
   gradhorizon-doctor --device cpu --cell my_package.MyCell +model.cell.gain=2
 """
 _HEADINGS = ("outputs", "final\nstate", "input\ngrad.", "state\ngrad.", "param.\ngrad.")
+_MOST_WORDS = 400  # characters of a problem
 _WIDE = 100  # columns, from which on there is room for wider gaps
 _STYLES = {"pass": "green", "FAIL": "bold red", "unsupported": "dim", "untested": "yellow"}
 
@@ -119,7 +121,7 @@ def _problems(own: Sequence[Finding]) -> list[str]:
             # The same words about another dtype are the same problem.
             words = one.problem if is_one else one.problem.replace(one.dtype, "…")
             raised.setdefault(words, []).append(f"{one.place} {one.dtype}")
-    return [f"{', '.join(where)}: {_shortened(words)}" for words, where in raised.items()]
+    return [f"{', '.join(where)}: {shortened(words, _MOST_WORDS)}" for words, where in raised.items()]
 
 
 def facts() -> dict[str, Any]:
@@ -183,10 +185,6 @@ def _number(error: float | None, tolerance: float) -> Text:
     if error is None:
         return Text("-", style="dim")
     return Text(f"{error:.1e}" if error else "0", style="" if error <= tolerance else _STYLES["FAIL"])
-
-
-def _shortened(words: str, num_characters: int = 400) -> str:
-    return words if len(words) <= num_characters else f"{words[:num_characters]}…"
 
 
 def conclusion(found: Sequence[Finding]) -> str:

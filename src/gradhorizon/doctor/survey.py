@@ -33,6 +33,7 @@ from gradhorizon.kernels.gate import (
 )
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.machine.randomness import forked_rng
+from gradhorizon.terminal.words import one_line
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
 """Name -> dtype that is surveyed."""
@@ -156,7 +157,7 @@ def _built(overrides: Sequence[str]) -> tuple[str, object]:
         with forked_rng(0):
             return str(model.label), instantiate(model.cell)(input_size=INPUT_SIZE)
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        words = explanation(error, overrides) if isinstance(error, HydraException) else " ".join(str(error).split())
+        words = explanation(error, overrides) if isinstance(error, HydraException) else one_line(error)
         raise ConfigError(f"the cell cannot be built: {words.removeprefix('Error: ')}") from error
 
 
@@ -211,7 +212,7 @@ def _finding(subject: Subject, place: Place, dtype_name: str, input_len: int) ->
             errors = _grouped(_errors_of_modes(subject.cell, place, dtype, input_len))
         check_independent_samples(subject.cell, _BATCH_SIZE)
     except Exception as error:  # noqa: BLE001, whatever a cell raises is a finding
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        problem = f"{type(error).__name__}: {one_line(error)}"
     verdict = _verdict(place, dtype_name, errors, problem)
     return Finding(subject.name, subject.models, place.name, dtype_name, TOLERANCES[dtype], errors, verdict, problem)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gradhorizon.cells.cell import Projected, Recurrent, State, select_step, split_steps
-from gradhorizon.kernels.attributes import is_same_tensor
+from gradhorizon.kernels.attributes import are_same_tensors, is_same_tensor
 from gradhorizon.kernels.conduct import LENGTHS, ConductError, check_precision, check_repeats, check_untouched
 from gradhorizon.kernels.derivatives import Derivatives, compare_derivatives
 from gradhorizon.kernels.gate import SamplesInteractError, configuration
@@ -171,13 +171,11 @@ def _check_samples(cell: Recurrent) -> None:
     scales = torch.tensor(_SCALES, dtype=torch.float64)
     x = x * scales[:, None, None]
     state = tuple(part * scales.view(-1, *[1] * (part.ndim - 1)) for part in state)
-    together = [*_flattened(_step(cell, x[:, :1], state, _FIRST_STEP))]
+    together = _flattened(_step(cell, x[:, :1], state, _FIRST_STEP))
     for sample in range(BATCH_SIZE):
         own = slice(sample, sample + 1)
         alone = _flattened(_step(cell, x[own, :1], tuple(part[own] for part in state), _FIRST_STEP))
-        if not all(
-            is_same_tensor(*pair, _TOLERANCE) for pair in zip(alone, (part[own] for part in together), strict=True)
-        ):
+        if not are_same_tensors(alone, [part[own] for part in together], _TOLERANCE):
             raise SamplesInteractError(
                 f"samples must not interact, got a {type(cell).__name__} whose numbers for a sample depend on others "
                 "of its batch in evaluation mode: every norm per sample would be that of a mixture; reduce over "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Recurrent
-from gradhorizon.kernels.conduct import LENGTHS, check_conduct, measured_copy
+from gradhorizon.kernels.conduct import LENGTHS, check_conduct, evaluation_copy
 from gradhorizon.kernels.shapes import BATCH_SIZE, in_words
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.network import Network
@@ -44,13 +44,13 @@ def _random(num_steps: int, size: int) -> Tensor:
 
 
 def _check_one(module: nn.Module, inputs: Tensor) -> None:
-    copied = measured_copy(module, torch.float64, "cpu")
+    copied = evaluation_copy(module, torch.float64, "cpu")
     with in_words(type(module).__name__, "forward"):
         check_conduct(copied, copied, inputs)
 
 
 def _check_readout(readout: Readout, features: Tensor) -> None:
-    copied = measured_copy(readout, torch.float64, "cpu")
+    copied = evaluation_copy(readout, torch.float64, "cpu")
 
     def run(own: Tensor) -> Any:
         if not readout.reads_all_steps:

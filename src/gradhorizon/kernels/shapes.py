@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from gradhorizon.cells.cell import Recurrent, select_step
-from gradhorizon.kernels.conduct import ConductError, measured_copy
+from gradhorizon.kernels.conduct import ConductError, evaluation_copy
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.terminal.reasons import reason_of
+from gradhorizon.terminal.words import counted, one_line
 
 BATCH_SIZE = 3
 _NUM_STEPS = 2
@@ -60,7 +61,7 @@ def check_shapes(cell: Recurrent) -> None:
 
 def own_copy(cell: Recurrent) -> Recurrent:
     """A copy on the CPU in float64 and evaluation mode."""
-    copied = measured_copy(cell, torch.float64, "cpu")
+    copied = evaluation_copy(cell, torch.float64, "cpu")
     assert isinstance(copied, Recurrent)  # noqa: S101, for the type checker
     return copied
 
@@ -78,11 +79,10 @@ def in_words(name: str, method: str) -> Iterator[None]:
     except (ConductError, KeyboardInterrupt):
         raise
     except Exception as error:
-        words = " ".join(str(error).split())
         hint = (
             "; in float64, in which everything is measured, constants need dtype=x.dtype and device=x.device, and "
             "`initial_state` the parameters' dtype"
-            if _OF_FORMATS.search(words)
+            if _OF_FORMATS.search(one_line(error))
             else ""
         )
         raise ConductError(f"`{name}.{method}` must run in float64 on a batch, got {reason_of(error)}{hint}") from error
@@ -106,7 +106,7 @@ def _checked_shapes(name: str, shapes: Any) -> Mapping[str, tuple[int, ...]]:
 
 
 def _checked_state(name: str, method: str, state: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, ...]:
-    wanted = f"a tuple of {len(shapes)} tensor{'s' * (len(shapes) > 1)} ({', '.join(shapes)})"
+    wanted = f"a tuple of {counted(len(shapes), 'tensor')} ({', '.join(shapes)})"
     if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
         raise ConductError(f"`{name}.{method}` must return {wanted}, got {_shown(state)}; {_advice(state)}")
     if len(state) != len(shapes):

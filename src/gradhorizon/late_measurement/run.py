@@ -33,6 +33,7 @@ from gradhorizon.runs.identity import RESULTS_VERSION
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.log import log_file
 from gradhorizon.runs.provenance import launch_facts
+from gradhorizon.terminal.progress import format_each_seed
 from gradhorizon.training.build import build_setup, program_of
 from gradhorizon.training.devices import resolve_device
 from gradhorizon.training.ensemble import Member
@@ -100,7 +101,7 @@ class FinishedRun:
         todo = [member for member in members if self._absent(member)]
         tally.complete = [member.seed for member in members if member not in todo]
         if tally.unfinished:
-            log.info("  unfinished, skipped: %s", _seeds(tally.unfinished))
+            log.info("  unfinished, skipped: %s", format_each_seed(tally.unfinished))
         self._say_recorded(members)
         if todo:
             self._measure_all(todo, tally)
@@ -216,7 +217,7 @@ class FinishedRun:
         for name, item in self.named.items():
             seeds = [member.seed for member in members if not member.lacks(item)]
             if seeds:
-                recorded.setdefault(_seeds(seeds), []).append(name)
+                recorded.setdefault(format_each_seed(seeds), []).append(name)
         for of_seeds, names in recorded.items():
             log.info("  already recorded, kept: %s of %s", ", ".join(names), of_seeds)
         for name, item in self.named.items():
@@ -294,7 +295,3 @@ def _comparable(launch: dict[str, Any]) -> dict[str, Any]:
         "torch": launch.get("versions", {}).get("torch"),
         "source of the external cell": launch.get("cell_source"),
     }
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"

@@ -18,6 +18,7 @@ from gradhorizon.records.configurations import read_configuration
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import LOCK, member_folder, seeds_in
 from gradhorizon.records.sheets import known_member_sheet, read_run_sheet
+from gradhorizon.terminal.words import one_line
 
 
 class PushError(RuntimeError):
@@ -129,8 +130,7 @@ class RebuiltMirror(WandbMirror):
         except (LoginError, RecordsError):
             raise
         except Exception as error:
-            words = " ".join(str(error).split())
-            raise PushError(f"could not {what} ({type(error).__name__}: {words})") from error
+            raise PushError(f"could not {what} ({type(error).__name__}: {one_line(error)})") from error
 
 
 def push(run: RecordedRun, mirror: RebuiltMirror) -> None:

@@ -14,9 +14,10 @@ import yaml
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.layout import CONFIG, RUN_SHEET
 from gradhorizon.records.listing import Listing
-from gradhorizon.records.plain import MOST_DEPTH, problem_of, read_bytes, words_of
+from gradhorizon.records.plain import MOST_DEPTH, MOST_WORDS, problem_of, read_bytes
 from gradhorizon.records.seals import SealError, opened_text
 from gradhorizon.records.sheets import look_at_run_sheet
+from gradhorizon.terminal.words import one_line
 
 MOST_BYTES = 2**20
 """Of a configuration: three hundred times what a run writes."""
@@ -81,7 +82,7 @@ def read_configuration(run: Path) -> dict[str, Any]:
         found = _parsed(content.decode())
         problem = problem_of(found)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        problem = words_of(error)
+        problem = one_line(error, MOST_WORDS)
     if problem:
         raise DamagedFileError(f"{path} cannot be read as a run's configuration: {problem}", _ADVICE)
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

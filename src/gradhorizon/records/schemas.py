@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gradhorizon.terminal.words import shortened
+
 _LARGEST = 2**31 - 1
 _MOST_SHOWN = 80  # characters of a wrong value
 _DIGEST = "digest"
@@ -216,5 +218,4 @@ def _from_library(words: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    words = json.dumps(value, default=str)
-    return words if len(words) <= _MOST_SHOWN else f"{words[:_MOST_SHOWN]}…"
+    return shortened(json.dumps(value, default=str), _MOST_SHOWN)

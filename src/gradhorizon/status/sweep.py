@@ -17,6 +17,7 @@ from gradhorizon.runs.absent_members import seeds_without_sheet
 from gradhorizon.runs.claims import Claim
 from gradhorizon.status.asked import with_asked
 from gradhorizon.status.run import OUTCOMES, STATUSES, MemberLook, RunLook, read_run
+from gradhorizon.terminal.words import counted
 
 SCHEMA = 1
 """Of `document`; bumped when a key changes its meaning or goes."""
@@ -113,12 +114,11 @@ class SweepLook:
     @property
     def summary(self) -> tuple[str, str]:
         """How many runs and members there are and how they stand, in the words of status, figures and report."""
-        num = len(self.runs)
         known = "asked for" if self.num_runs["missing"] else "started so far"
         counts = ", ".join(f"{count} {status}" for status, count in self.num_runs.items() if count)
         ended = ", ".join(f"{count} {outcome}" for outcome, count in self.num_outcomes.items())
         return (
-            f"{num} run{'s' * (num != 1)} {known}: {counts}",
+            f"{counted(len(self.runs), 'run')} {known}: {counts}",
             f"{self.num_done} of {self.num_members} members done: {ended}",
         )
 

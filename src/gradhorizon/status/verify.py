@@ -24,7 +24,7 @@ from gradhorizon.records.reading import read_runs
 from gradhorizon.runs.verification import Verdict, seal, verify_run
 from gradhorizon.status.sweep import run_folders
 from gradhorizon.terminal.program import parser_of, program
-from gradhorizon.terminal.words import printable
+from gradhorizon.terminal.words import counted, printable
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
     num_problems = sum(len(verdict.problems) for verdict in verdicts)
     num_unsealed = sum(len(verdict.unsealed) for verdict in verdicts)
     num_files = sum(verdict.num_files for verdict in verdicts)
-    words = f"{len(verdicts)} run{'s' * (len(verdicts) != 1)}, {num_files} files read: "
+    words = f"{counted(len(verdicts), 'run')}, {num_files} files read: "
     words += f"{num_problems} wrong" if num_problems else "nothing wrong"
     if num_unsealed:
         words += f", as far as they are listed; {num_unsealed} are not (--seal lists them as they are)"

@@ -75,6 +75,16 @@ class Reading:
         return (" " if is_short else "  ").join([*shown, f"solved {self.num_solved}/{self.num_members}"])
 
 
+def format_each_seed(seeds: Sequence[int]) -> str:
+    """Seeds in words, one by one.
+
+    Example:
+        >>> format_each_seed([3]), format_each_seed([0, 1, 2, 3, 4])
+        ('seed 3', 'seeds 0, 1, 2, 3, 4')
+    """
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
 def format_seeds(seeds: Sequence[int]) -> str:
     """Seeds in words, those that follow upon one another as a range.
 

@@ -30,6 +30,37 @@ def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
     return "".join(character if character.isprintable() else instead for character in text)
 
 
+def one_line(said: object, most: int | None = None) -> str:
+    """What an exception or a text says, in one line.
+
+    Args:
+        said: whatever it is.
+        most: characters of it.
+    """
+    words = " ".join(str(said).split())
+    return words if most is None else shortened(words, most)
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` up to `most` characters, with a mark where it was cut off.
+
+    Example:
+        >>> shortened("gradient", 4), shortened("gradient", 8)
+        ('grad…', 'gradient')
+    """
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def counted(count: int, noun: str) -> str:
+    """How many there are of something.
+
+    Example:
+        >>> counted(1, "run"), counted(0, "member")
+        ('1 run', '0 members')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def snake_case(name: str) -> str:
     """A class's name in small letters.
 

@@ -29,6 +29,7 @@ from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Task
 from gradhorizon.terminal.reasons import reason_of
+from gradhorizon.terminal.words import counted, one_line
 from gradhorizon.training.ensemble import LoneTraining
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def _refuse_too_large(cfg: DictConfig, run: RunConfig, task: Task, num_members: 
     num_bytes = _bytes_of_weights(cfg, run, task, with_gradients=is_here)
     keys = ("num_seeds", "hidden_size", "num_layers") if num_members > 1 else ("hidden_size", "num_layers")
     words = "weights and their gradients" if is_here else "weights"
-    needs = [Need(f"{words} of {num_members} member{'s' * (num_members != 1)}", num_members * num_bytes, keys)]
+    needs = [Need(f"{words} of {counted(num_members, 'member')}", num_members * num_bytes, keys)]
     if is_here:
         needs += needs_of_batches(run, task.input_len, task.input_size, task.num_held_out)
     refuse(needs, run)
@@ -163,10 +164,10 @@ def program_of(network: Network, setup: Setup, run: RunConfig) -> Program:
 
 
 def _said(error: InstantiationException) -> str:
-    words = " ".join(str(error).partition(", set env var")[0].split())
+    words = one_line(str(error).partition(", set env var")[0])
     if not words.startswith("Error locating") or error.__cause__ is None:
         return words
-    why = " ".join(str(error.__cause__).split())  # which begins with the same path once more
+    why = one_line(error.__cause__)  # which begins with the same path once more
     return f"{words}: {why.partition(': ')[2] if why.startswith('Error loading') else why}"
 
 

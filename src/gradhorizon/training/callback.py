@@ -15,7 +15,7 @@ from gradhorizon.machine import stopping
 from gradhorizon.runs import claims
 from gradhorizon.runs.locks import check_held
 from gradhorizon.tasks.task import Batch
-from gradhorizon.terminal.progress import ProgressDisplay
+from gradhorizon.terminal.progress import ProgressDisplay, format_each_seed
 from gradhorizon.terminal.reasons import phase as phase_of_work
 from gradhorizon.training.ensemble import Member, Outcome
 from gradhorizon.training.module import EnsembleModule
@@ -220,6 +220,5 @@ def _ends(members: Iterable[Member]) -> str:
         if member.outcome is not None:
             seeds.setdefault(member.outcome, []).append(member.seed)
     return ", ".join(
-        f"{outcome.kind} at step {outcome.step} (seed{'s' * (len(own) > 1)} {', '.join(map(str, own))})"
-        for outcome, own in seeds.items()
+        f"{outcome.kind} at step {outcome.step} ({format_each_seed(own)})" for outcome, own in seeds.items()
     )

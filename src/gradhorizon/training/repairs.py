@@ -22,6 +22,7 @@ from gradhorizon.records.listing import FILES, Listing
 from gradhorizon.records.sheets import read_member_sheet
 from gradhorizon.records.tables import Table
 from gradhorizon.records.writing import MemberRecords
+from gradhorizon.terminal.words import one_line
 from gradhorizon.training.ensemble import Member
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,8 @@ def restore(member: Member, checkpoint: dict[str, Any], folder: Path) -> None:
         member.restore(checkpoint["member"])
     except (KeyError, TypeError, RuntimeError) as error:
         path = member_folder(folder, member.seed) / CHECKPOINT
-        words = " ".join(str(error).split())
-        raise RecordsError(f"{path} does not fit the network that is built now ({words}); {_REMEDY}") from error
+        fact = f"does not fit the network that is built now ({one_line(error)})"
+        raise RecordsError(f"{path} {fact}; {_REMEDY}") from error
 
 
 def _mend_sheet(member: Path) -> None:
