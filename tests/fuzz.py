@@ -249,6 +249,18 @@ def _check_refusal(words: str, taken_s: float, folder: Path) -> None:
     assert [path for path in folder.rglob("*") if path.is_file()] == [], f"refused, but left files: {words}"
 
 
+def drawing(examples: int, is_random: bool) -> settings:
+    """So many examples, others at every call or not."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=not is_random,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+
+
 def fuzz(examples: int, is_random: bool) -> Counter[str]:
     """Draw compositions and hold each to the promise; returns how they ended.
 
@@ -258,14 +270,7 @@ def fuzz(examples: int, is_random: bool) -> Counter[str]:
     """
     ends: Counter[str] = Counter()
 
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=not is_random,
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
+    @drawing(examples, is_random)
     @given(compositions())
     def each_trains_or_is_refused(overrides: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -284,14 +289,7 @@ def fuzz_keys(examples: int, is_random: bool) -> None:
         is_random: others at every call, not the same.
     """
 
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=not is_random,
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
+    @drawing(examples, is_random)
     @given(unknown_keys())
     def each_is_refused(drawn: tuple[list[str], str]) -> None:
         with tempfile.TemporaryDirectory() as folder:

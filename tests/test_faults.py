@@ -30,19 +30,12 @@ from gradhorizon.records.seals import Entry
 from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.terminal.reasons import RunFailedError
+from tests.full_disks import SHORT, begun_run, copied, fill_the_disk_at
 from tests.records_on_disk import LEAD, commit, end, relist, resumed, rows, without_listing, written
 from tests.runs_on_disk import TINY, assert_same_records, run
 from tests.test_command_line import launch as command
 
 ROOT = Path(__file__).parents[1]
-SHORT = (
-    "num_steps=6",
-    "val_every_steps=2",
-    "num_seeds=2",
-    "trainer.checkpoint_every_s=0",
-    "~measurement.gates",
-    "measurement.state_gradients.schedule.num_points=2",
-)
 SPOILS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "cut in half": lambda content: content[: len(content) // 2],
@@ -59,33 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose disk was full at its third commit."""
-    folder = tmp_path_factory.mktemp("begun")
-    with pytest.MonkeyPatch.context() as patch:
-        fill_the_disk_at(patch, "metrics.parquet")
-        with pytest.raises(RunFailedError, match="No space left on device"):
-            run(folder, *SHORT)
-    return next(path for path in (folder / "default").iterdir() if path.is_dir())
-
-
-def fill_the_disk_at(patch: pytest.MonkeyPatch, name: str) -> None:
-    """From the first file of that name on, nothing more can be written."""
-    original, is_full = os.fsync, threading.Event()
-
-    def fsync(descriptor: int) -> None:
-        if name in Path(f"/proc/self/fd/{descriptor}").readlink().name:
-            is_full.set()
-        if is_full.is_set():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(descriptor)
-
-    patch.setattr(os, "fsync", fsync)
-
-
-def copied(folder: Path, tmp_path: Path) -> Path:
-    """A copy of a run that a test may spoil; its runs_dir is ``tmp_path``."""
-    copy = tmp_path / folder.parent.name / folder.name
-    shutil.copytree(folder, copy)
-    return copy
+    return begun_run(tmp_path_factory.mktemp("begun"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import pytest
 from gradhorizon.composition import sizes
 from gradhorizon.config import ConfigError, validate
 from gradhorizon.machine import stopping
-from gradhorizon.machine.ending_signals import commit_when_asked, leave_when_asked
+from gradhorizon.machine.stopping import commit_when_asked, leave_when_asked
 from gradhorizon.measurements.probe import log_spaced_lags
 from gradhorizon.sweeps.sweeper import asked_run
 from tests.runs_on_disk import composed, run

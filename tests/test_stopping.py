@@ -255,3 +255,13 @@ def test_signals_that_nohup_ignores_stay_ignored() -> None:
     finally:
         signal.signal(signal.SIGHUP, earlier)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_a_launchers_polite_request_stays_one_while_a_run_only_looks_and_while_it_trains() -> None:
+    with stopping.handled([signal.SIGTERM, signal.SIGHUP], signal.SIG_DFL):
+        stopping.leave_when_asked()
+        assert signal.getsignal(signal.SIGTERM) is stopping._leave
+        stopping.heed_signals()
+        stopping.leave_when_asked()
+        with stopping.commit_when_asked():
+            assert signal.getsignal(signal.SIGTERM) is stopping._heed

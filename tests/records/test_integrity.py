@@ -24,10 +24,10 @@ from gradhorizon.records.seals import is_sealed_archive
 from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.runs.verification import verify_run
+from tests.full_disks import SHORT, begun_run
+from tests.full_disks import copied as copy_of
 from tests.records_on_disk import LEAD, commit, end, list_files, resumed, rows, without_listing, written
 from tests.runs_on_disk import assert_same_records, run
-from tests.test_faults import SHORT, fill_the_disk_at
-from tests.test_faults import copied as copy_of
 
 
 def parts(member: Path) -> list[Path]:
@@ -166,12 +166,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose disk was full when its first member was to be closed."""
-    folder = tmp_path_factory.mktemp("begun")
-    with pytest.MonkeyPatch.context() as patch:
-        fill_the_disk_at(patch, "metrics.parquet")
-        with pytest.raises(Exception, match="No space left on device"):
-            run(folder, *SHORT)
-    return next(path for path in (folder / "default").iterdir() if path.is_dir())
+    return begun_run(tmp_path_factory.mktemp("begun"))
 
 
 def exchange(first: Path, second: Path) -> None:

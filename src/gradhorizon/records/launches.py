@@ -10,7 +10,10 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from gradhorizon.records.layout import seeds_in
 
 
 class Launch:
@@ -72,6 +75,16 @@ def earlier_launches(sheet: Mapping[str, Any], checkpoint: Mapping[str, Any]) ->
         if start not in found or _wall_s(entry) >= _wall_s(found[start]):
             found[start] = entry
     return list(found.values())
+
+
+def all_seeds(sheet: Mapping[str, Any], run: Path) -> list[int]:
+    """Seeds of all members of a run, ascending: those of which its ``run.json`` tells, and those that have a folder.
+
+    Args:
+        sheet: content of ``run.json``.
+        run: the run's folder.
+    """
+    return sorted(known_seeds(sheet) | set(seeds_in(run)))
 
 
 def _wall_s(entry: Mapping[str, Any]) -> float:

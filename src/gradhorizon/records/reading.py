@@ -22,7 +22,7 @@ from gradhorizon.records.columns import OWNER, check_lead, check_owner
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import files_of, read_listed
 from gradhorizon.records.finding import find
-from gradhorizon.records.launches import known_seeds
+from gradhorizon.records.launches import all_seeds
 from gradhorizon.records.layout import (
     MEMBER_SHEET,
     RECORDS,
@@ -30,7 +30,6 @@ from gradhorizon.records.layout import (
     member_folder,
     run_of_table,
     seed_in,
-    seeds_in,
     steps_in,
     table_in,
 )
@@ -241,17 +240,12 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     for run_folder in runs:
         run = read_run_sheet(run_folder)
         chance += [{"run": run["run"], "metric": metric, "chance": value} for metric, value in run["chance"].items()]
-        members += [_member_row(run, member_folder(run_folder, seed)) for seed in _seeds(run, run_folder)]
+        members += [_member_row(run, member_folder(run_folder, seed)) for seed in all_seeds(run, run_folder)]
     if not members:
         raise RecordsError(f"no member has started yet at or below {', '.join(map(str, folders))}")
     table = pd.DataFrame(members)
     _refuse_mixtures(table)
     return Runs(table, pd.DataFrame(chance))
-
-
-def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
-    # Seeds that a launch was asked for count as members even where they have no folder.
-    return sorted(known_seeds(run) | set(seeds_in(folder)))
 
 
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gradhorizon.composition.variants import variant
 from gradhorizon.records.errors import RecordsError
-from gradhorizon.records.launches import known_seeds
+from gradhorizon.records.launches import all_seeds
 from gradhorizon.records.layout import (
     FAILURE,
     MEMBER_SHEET,
@@ -24,7 +24,6 @@ from gradhorizon.records.layout import (
     member_folder,
     member_name,
     readable_in,
-    seeds_in,
     steps_in,
 )
 from gradhorizon.records.sheets import look_at_member_sheet, look_at_run_sheet
@@ -152,7 +151,7 @@ def read_run(folder: Path, now_s: float) -> RunLook:
         gone = seeds_without_sheet(folder, expected_seeds(sheet))
         if sheet.get("status") == "finished" and _all_ended(sheet) and not has_failed and not gone:
             return RunLook(folder, "finished", **known, members=_finished_members(sheet))
-        seeds = sorted({*_seeds(sheet, folder), *failed, *gone})
+        seeds = sorted({*all_seeds(sheet, folder), *failed, *gone})
         members = [_member(member_folder(folder, seed), seed, is_gone=seed in gone) for seed in seeds]
         if not has_failed:
             _refuse_lost(sheet, members)
@@ -221,10 +220,6 @@ def _with_gone(look: RunLook, gone: Sequence[int]) -> RunLook:
     names = ", ".join(member_name(seed) for seed in gone)
     problem = f"{names}: gone, or without {MEMBER_SHEET}, though the run was finished; the same command trains anew"
     return replace(look, status="missing" if look.status == "queued" else look.status, problem=problem)
-
-
-def _seeds(sheet: dict[str, Any], folder: Path) -> list[int]:
-    return sorted(known_seeds(sheet) | set(seeds_in(folder)))
 
 
 def _member(folder: Path, seed: int, *, is_gone: bool = False) -> MemberLook:

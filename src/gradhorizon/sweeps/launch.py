@@ -17,7 +17,6 @@ from gradhorizon.composition.keys import check_keys
 from gradhorizon.composition.sizes import refuse_members
 from gradhorizon.config import RunConfig, runs_root, validate
 from gradhorizon.machine import stopping
-from gradhorizon.machine.ending_signals import commit_when_asked, leave_when_asked
 from gradhorizon.records.layout import run_name
 from gradhorizon.runs.endings import forget_without_folder, marked, told
 from gradhorizon.runs.folders import find_run
@@ -45,7 +44,7 @@ def run(cfg: DictConfig) -> Plan | Skipped | None:
     Args:
         cfg: the composed configuration.
     """
-    leave_when_asked()
+    stopping.leave_when_asked()
     try:
         return launch(cfg).plan
     except stopping.Stopped:
@@ -110,7 +109,7 @@ def launch(cfg: DictConfig) -> Launched:
         from gradhorizon.training.fit import fit
 
         forget_without_folder(seen.folder.parent)
-        with commit_when_asked(), stopping.requested_by_ctrl_c(), marked(seen.folder, seeds):
+        with stopping.commit_when_asked(), stopping.requested_by_ctrl_c(), marked(seen.folder, seeds):
             fit(cfg, seen)
     else:
         settle(seen.folder)
