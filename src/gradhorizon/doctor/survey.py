@@ -13,13 +13,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.cells.cell import Recurrent
+from gradhorizon.composition.composing import composed_train
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.composition.keys import check_keys
 from gradhorizon.config import ConfigError
@@ -150,8 +150,7 @@ def external_subject(target: str, overrides: Sequence[str]) -> Subject:
 
 def _built(overrides: Sequence[str]) -> tuple[str, object]:
     try:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = compose("train", overrides=["logger=none", *overrides])
+        cfg = composed_train(["logger=none", *overrides])
         check_keys(cfg)
         model = cfg.model
         with forked_rng(0):

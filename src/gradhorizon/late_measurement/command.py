@@ -20,12 +20,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon.composition.composing import composed_train
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.composition.help_text import listed
 from gradhorizon.composition.keys import check_keys
@@ -117,8 +117,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     is_chosen = any(word.startswith("measurement=") for word in overrides)
     own = ["logger=none", *([] if is_chosen else ["measurement=[]"]), *overrides]
     try:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = compose("train", overrides=own)
+        cfg = composed_train(own)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         words = explanation(error, own).removeprefix("Error: ")
         raise ConfigError(words if is_chosen else f"{words}. {_NAME_ONE}. {_available()}") from error

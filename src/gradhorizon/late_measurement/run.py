@@ -29,6 +29,7 @@ from gradhorizon.records.configurations import read_configuration
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import CONFIG, LOG, member_folder, seeds_in
 from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
+from gradhorizon.records.tables import RUN_COLUMNS
 from gradhorizon.runs.identity import RESULTS_VERSION
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.log import log_file
@@ -41,8 +42,6 @@ from gradhorizon.training.numerics import check_kernels, configure_torch, traini
 from gradhorizon.training.streams import probe_batch
 
 log = logging.getLogger(__name__)
-
-_LEAD = ("experiment", "run", "model", "task", "seq_len", "input_len")
 
 
 @dataclass
@@ -166,7 +165,7 @@ class FinishedRun:
     def _tables(
         self, todo: dict[str, Measurement], member: FinishedMember, device: str, checkpoints: list[KeptCheckpoint]
     ) -> dict[str, pa.Table]:
-        lead = {name: self.sheet[name] for name in _LEAD} | {"seed": member.seed}
+        lead = {name: self.sheet[name] for name in RUN_COLUMNS} | {"seed": member.seed}
         found: dict[str, list[pa.Table]] = {}
         for name, checkpoint, rows in self._readings(todo, member, device, checkpoints):
             complete = rows.assign(**lead, step=checkpoint.step, phase=checkpoint.phase)

@@ -37,7 +37,7 @@ from gradhorizon.records.listing import Listing
 from gradhorizon.records.parquet import check_columns, read_parts
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.sheets import known_member_sheet, read_member_sheet, read_run_sheet
-from gradhorizon.records.tables import METRICS, AbsentTableError
+from gradhorizon.records.tables import METRICS, RUN_COLUMNS, AbsentTableError
 from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,6 @@ class Runs:
         return self.members[[not present for present in has]]
 
 
-_RUN_FIELDS = ("experiment", "run", "model", "task", "seq_len", "input_len")
 _RUN_EXTRA = ("color", "marker", "num_parameters", "hidden_size", "num_steps", "clip_norm", "results_version")
 
 
@@ -251,7 +250,7 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     member = known_member_sheet(folder, run)
     return {
-        **{name: run[name] for name in (*_RUN_FIELDS, *_RUN_EXTRA)},
+        **{name: run[name] for name in (*RUN_COLUMNS, *_RUN_EXTRA)},
         "identity": run["identity"],
         "seed": seed_in(folder.name),
         "status": member.get("status", "running"),

@@ -102,6 +102,11 @@ class RunLook:
     steps_per_s: float | None = None
     changed_at_s: float = 0.0
 
+    @classmethod
+    def unreadable(cls, folder: Path, problem: str) -> RunLook:
+        """A run of which nothing can be told but why."""
+        return cls(folder, "unreadable", folder.parent.name, problem=problem)
+
     @property
     def step(self) -> int | None:
         """Optimizer steps, at their last commit, of the members that are trained now or next; None if all are done."""
@@ -158,9 +163,9 @@ def read_run(folder: Path, now_s: float) -> RunLook:
         return _with_gone(_unfinished(folder, members, known, sheet, now_s), gone)
     except RecordsError as error:
         problem = str(getattr(error, "fact", error)).replace(os.path.join(folder, ""), "")  # noqa: PTH118, within words
-        return RunLook(folder, "unreadable", folder.parent.name, problem=problem)
+        return RunLook.unreadable(folder, problem)
     except OSError as error:
-        return RunLook(folder, "unreadable", folder.parent.name, problem=f"{error.strerror}: {error.filename}")
+        return RunLook.unreadable(folder, f"{error.strerror}: {error.filename}")
 
 
 def _refuse_lost(sheet: dict[str, Any], members: Iterable[MemberLook]) -> None:
@@ -180,17 +185,12 @@ def _unfinished(
     if owner is not None:
         rate = _steps_per_s(folder, members, owner)
         return RunLook(folder, "running", **known, members=members, owner=owner, steps_per_s=rate)
+    last = next(iter(open_claims), None)
     if sheet.get("status") == "failed" or (folder / FAILURE).exists():
-        return RunLook(
-            folder,
-            "failed",
-            **known,
-            members=members,
-            failure=read_failure(folder / FAILURE),
-            owner=next(iter(open_claims), None),
-        )
-    status = "stale" if open_claims else "queued"
-    return RunLook(folder, status, **known, members=members, owner=next(iter(open_claims), None))
+        failure = read_failure(folder / FAILURE)
+        return RunLook(folder, "failed", **known, members=members, failure=failure, owner=last)
+    status = "queued" if last is None else "stale"
+    return RunLook(folder, status, **known, members=members, owner=last)
 
 
 def _known(folder: Path, sheet: dict[str, Any]) -> dict[str, Any]:

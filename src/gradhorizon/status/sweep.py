@@ -165,7 +165,7 @@ class SweepReader:
         now_s = time.time()
         found = find(self._folders)
         looks = [self._look(folder, now_s) for folder in found.runs]
-        looks += [_unreadable(folder, why) for folder, why in found.unreadable.items()]
+        looks += [RunLook.unreadable(folder, why) for folder, why in found.unreadable.items()]
         looks = with_asked(looks, found.sweeps)
         looks.sort(key=lambda run: (STATUSES.index(run.status), str(run.folder)))
         return SweepLook(looks, now_s, found)
@@ -188,10 +188,6 @@ def run_folders(root: Path) -> Iterator[Path]:
         root: any folder.
     """
     yield from find([root]).runs
-
-
-def _unreadable(folder: Path, why: str) -> RunLook:
-    return RunLook(folder, "unreadable", folder.parent.name, problem=why)
 
 
 def _stamp(path: Path) -> _Stamp | None:

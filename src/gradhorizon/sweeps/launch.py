@@ -31,9 +31,6 @@ from gradhorizon.training.devices import resolve_device
 
 log = logging.getLogger(__name__)
 
-HYDRA_BASE = "1.3"
-"""The version of Hydra whose defaults hold, such as to stay in the folder that a launch began in."""
-
 
 def run(cfg: DictConfig) -> Plan | Skipped | None:
     """Train one run, or say that it is done; returns its plan with ``plan=true``.
