@@ -22,7 +22,7 @@ from gradhorizon.mirrors import environment
 from gradhorizon.mirrors.rebuilt import PushError, RebuiltMirror, RecordedRun, push
 from gradhorizon.mirrors.weights_and_biases import LoginError
 from gradhorizon.records.errors import RecordsError
-from gradhorizon.records.finding import Found, find, recorded_runs, refuse_nothing
+from gradhorizon.records.finding import find, recorded_runs, refuse_nothing
 from gradhorizon.records.layout import CONFIG
 from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.terminal.program import Refusals, parser_of, program
@@ -68,7 +68,7 @@ def _pushed(options: argparse.Namespace) -> int:
     options.offline = _is_offline(options)
     if options.offline:
         refuse_unfit(options.out)
-    found = find_runs(options.runs)
+    found = refuse_nothing(find(options.runs), options.runs)
     folders = recorded_runs(found)
     failed = [folder for folder in folders if not _is_pushed(folder, options)]
     log.info("runs: %d pushed%s", len(folders) - len(failed), f", {len(failed)} not" if failed else "")
@@ -103,15 +103,6 @@ def _is_offline(options: argparse.Namespace) -> bool:
         return True  # the command line asks for no server, whatever the environment would allow
     environment.say_mode(configured, mode)
     return mode == "offline"
-
-
-def find_runs(places: Sequence[Path]) -> Found:
-    """All runs at or below `places`.
-
-    Raises:
-        RecordsError: no run there, or a place is no folder.
-    """
-    return refuse_nothing(find(places), places)
 
 
 def _is_pushed(folder: Path, options: argparse.Namespace) -> bool:
