@@ -30,7 +30,7 @@ from benchmarks.timing import Seconds, interleaved, spread, threads
 from gradhorizon.config import validate
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.sweeps.launch import launch
-from gradhorizon.training.build import build_parts
+from gradhorizon.training.build import build_setup
 
 STEP_TARGET = 1.15
 SHARE_TARGET_PCT = 5.0
@@ -93,14 +93,14 @@ def harness_run(*overrides: str) -> None:
 def raw_loop(cfg: DictConfig, num_steps: int) -> None:
     """The training loop that people write, with the harness's network, task and optimizer."""
     run = validate(cfg)
-    parts = build_parts(cfg, run)
-    network = parts.build_network()
+    setup = build_setup(cfg, run)
+    network = setup.build_network()
     optimizer = instantiate(cfg.optimizer)(network.parameters())
     generator = np.random.default_rng(0)
     for _ in range(num_steps):
-        batch = parts.task.sample(generator, run.batch_size)
+        batch = setup.task.sample(generator, run.batch_size)
         optimizer.zero_grad()
-        loss = parts.task.loss(network(batch.inputs, batch.loss_steps), batch.targets).mean()
+        loss = setup.task.loss(network(batch.inputs, batch.loss_steps), batch.targets).mean()
         loss.backward()
         optimizer.step()
 

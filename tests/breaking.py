@@ -40,11 +40,18 @@ def _leave_python() -> None:
 
 
 WAYS: dict[str, Callable[[], object]] = {
-    "raise": _refuse, "run_out": _run_out, "memory": _remember, "mumble": _mumble, "base": _leave_python,
-    "exit": lambda: sys.exit(3), "exit0": lambda: sys.exit(0), "exit_words": lambda: sys.exit("enough"),
-    "die": lambda: os._exit(7), "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "raise": _refuse,
+    "run_out": _run_out,
+    "memory": _remember,
+    "mumble": _mumble,
+    "base": _leave_python,
+    "exit": lambda: sys.exit(3),
+    "exit0": lambda: sys.exit(0),
+    "exit_words": lambda: sys.exit("enough"),
+    "die": lambda: os._exit(7),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
-}  # fmt: skip
+}
 
 
 class Breaking(Elman):

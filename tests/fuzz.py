@@ -31,8 +31,8 @@ from omegaconf.errors import OmegaConfBaseException
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.config import ConfigError
 from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.reading import read_runs
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.odd_cells import REFUSED
 from tests.sound_cells import SOUND, SURROGATES
@@ -43,20 +43,63 @@ _MOST_WORDS = 5000
 
 FIXED = ("logger=none", "device=cpu", "num_steps=2", "trainer.progress_every_s=1000")
 SCALARS: dict[str, Sequence[object]] = {
-    "seed": (0, 7), "num_seeds": (1, 2), "data_seed": (0, 3), "seq_len": (1, 2, 9, 11), "hidden_size": (1, 2, 4),
-    "num_layers": (1, 2), "batch_size": (1, 3), "val_every_steps": (1, 2, 5), "val_size": (1, 5),
-    "probe_batch_size": (1, 2), "num_cuts": (1, 2, 50), "learning_rate": (1e-3, 10.0, 1e30),
-    "clip_norm": ("null", 1.0, 1e-30), "recompute_every": ("null", 1, 4), "stop_when_solved": ("true", "false"),
-    "precision": ("32-true", "64-true", "bf16-mixed"), "num_threads": (1,), "experiment_name": ("default", "'é.1'"),
-}  # fmt: skip
+    "seed": (0, 7),
+    "num_seeds": (1, 2),
+    "data_seed": (0, 3),
+    "seq_len": (1, 2, 9, 11),
+    "hidden_size": (1, 2, 4),
+    "num_layers": (1, 2),
+    "batch_size": (1, 3),
+    "val_every_steps": (1, 2, 5),
+    "val_size": (1, 5),
+    "probe_batch_size": (1, 2),
+    "num_cuts": (1, 2, 50),
+    "learning_rate": (1e-3, 10.0, 1e30),
+    "clip_norm": ("null", 1.0, 1e-30),
+    "recompute_every": ("null", 1, 4),
+    "stop_when_solved": ("true", "false"),
+    "precision": ("32-true", "64-true", "bf16-mixed"),
+    "num_threads": (1,),
+    "experiment_name": ("default", "'é.1'"),
+}
 """Values of the root that are small enough to train in a fraction of a second."""
 
 HOSTILE = (
-    "0", "-1", "1", "2.5", "1e400", "-inf", "nan", "null", "true", "''", "' '", "abc", "'[red]'", "'../up'", "'a/b'",
-    "'é∞🎉'", "'<script>'", "'a|b'", "'`$x$`'", "'a\\nb'", "[1,2]", "[]", "{a:1}", "'${seq_len}'", "'${no.such.key}'",
-    "'${oc.env:NO_SUCH_VARIABLE}'", "1000000000000", "99999999999999999999999999", "'" + "x" * 3000 + "'", "???",
-    "os.system", "gradhorizon.no_such_module.Thing", "gradhorizon.records.reading.read_runs", "collections.OrderedDict",
-)  # fmt: skip
+    "0",
+    "-1",
+    "1",
+    "2.5",
+    "1e400",
+    "-inf",
+    "nan",
+    "null",
+    "true",
+    "''",
+    "' '",
+    "abc",
+    "'[red]'",
+    "'../up'",
+    "'a/b'",
+    "'é∞🎉'",
+    "'<script>'",
+    "'a|b'",
+    "'`$x$`'",
+    "'a\\nb'",
+    "[1,2]",
+    "[]",
+    "{a:1}",
+    "'${seq_len}'",
+    "'${no.such.key}'",
+    "'${oc.env:NO_SUCH_VARIABLE}'",
+    "1000000000000",
+    "99999999999999999999999999",
+    "'" + "x" * 3000 + "'",
+    "???",
+    "os.system",
+    "gradhorizon.no_such_module.Thing",
+    "gradhorizon.records.reading.read_runs",
+    "collections.OrderedDict",
+)
 """Values that most keys refuse, and all must survive."""
 
 GROUPS = ("model", "task", "optimizer", "trainer")
@@ -206,6 +249,18 @@ def _check_refusal(words: str, taken_s: float, folder: Path) -> None:
     assert [path for path in folder.rglob("*") if path.is_file()] == [], f"refused, but left files: {words}"
 
 
+def drawing(examples: int, is_random: bool) -> settings:
+    """So many examples, others at every call or not."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=not is_random,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+
+
 def fuzz(examples: int, is_random: bool) -> Counter[str]:
     """Draw compositions and hold each to the promise; returns how they ended.
 
@@ -215,10 +270,7 @@ def fuzz(examples: int, is_random: bool) -> Counter[str]:
     """
     ends: Counter[str] = Counter()
 
-    @settings(
-        max_examples=examples, deadline=None, database=None, derandomize=not is_random,
-        suppress_health_check=list(HealthCheck), print_blob=False,
-    )  # fmt: skip
+    @drawing(examples, is_random)
     @given(compositions())
     def each_trains_or_is_refused(overrides: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -237,10 +289,7 @@ def fuzz_keys(examples: int, is_random: bool) -> None:
         is_random: others at every call, not the same.
     """
 
-    @settings(
-        max_examples=examples, deadline=None, database=None, derandomize=not is_random,
-        suppress_health_check=list(HealthCheck), print_blob=False,
-    )  # fmt: skip
+    @drawing(examples, is_random)
     @given(unknown_keys())
     def each_is_refused(drawn: tuple[list[str], str]) -> None:
         with tempfile.TemporaryDirectory() as folder:

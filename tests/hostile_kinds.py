@@ -43,7 +43,7 @@ def _deep_or_huge() -> list[Named]:
         (f"64 MiB in {CONFIG}", with_content(CONFIG, b"a: " + b"x" * 2**26)),
         ("deep YAML", with_content(CONFIG, b"[" * DEEP)),
         ("YAML aliases", with_content(CONFIG, _LAUGHS.encode())),
-    ]  # fmt: skip
+    ]
 
 
 def _wants_to_be_executed() -> list[Named]:
@@ -56,7 +56,7 @@ def _wants_to_be_executed() -> list[Named]:
         ("pickles in checkpoints", with_pickled_checkpoint),
         ("a pickle in a table's metadata", with_pickled_metadata),
         ("interpolation of the environment", with_value(CONFIG, "logger.project", "${oc.env:TORTURE_SECRET}")),
-    ]  # fmt: skip
+    ]
 
 
 def _links_out() -> list[Named]:
@@ -66,19 +66,21 @@ def _links_out() -> list[Named]:
         ("records are elsewhere", with_folder_out("seed-0", RECORDS)),
         ("checkpoints are elsewhere", with_folder_out("seed-0", KEPT)),
         ("a member is elsewhere", with_folder_out("seed-0")),
-    ]  # fmt: skip
+    ]
 
 
 def _pipes() -> list[Named]:
-    return [(f"{name} is a pipe", with_pipe(name)) for name in files_of_a_run(Path())]  # fmt: skip
+    return [(f"{name} is a pipe", with_pipe(name)) for name in files_of_a_run(Path())]
 
 
 def _folders_for_files() -> list[Named]:
     return [
         *((f"{name} is a folder", with_folder(name)) for name in files_of_a_run(Path())),
-        *((f"{'/'.join(parts)} is a file", with_file_for_folder(*parts))
-          for parts in (("seed-0",), ("seed-0", RECORDS), ("seed-0", KEPT), ("..", SWEEPS))),
-    ]  # fmt: skip
+        *(
+            (f"{'/'.join(parts)} is a file", with_file_for_folder(*parts))
+            for parts in (("seed-0",), ("seed-0", RECORDS), ("seed-0", KEPT), ("..", SWEEPS))
+        ),
+    ]
 
 
 def _other_encodings() -> list[Named]:
@@ -86,49 +88,83 @@ def _other_encodings() -> list[Named]:
         *((f"no UTF-8 in {name}", with_content(name, b'{"run": "\xff\xfe\x00"}')) for name in _SPOILT),
         *((f"UTF-16 in {name}", with_content(name, '{"run": 1}'.encode("utf-16"))) for name in _SPOILT),
         ("no UTF-8 in a folder's name", renamed(b"run\xff-0123456789")),
-    ]  # fmt: skip
+    ]
 
 
 def _out_of_reach() -> list[Named]:
     return [
-        ("the run", without_rights()), ("a member", without_rights("seed-0")),
+        ("the run", without_rights()),
+        ("a member", without_rights("seed-0")),
         ("records", without_rights("seed-0", RECORDS)),
-        (RUN_SHEET, without_rights(RUN_SHEET)), (MEMBER_SHEET, without_rights("seed-0", MEMBER_SHEET)),
-    ]  # fmt: skip
+        (RUN_SHEET, without_rights(RUN_SHEET)),
+        (MEMBER_SHEET, without_rights("seed-0", MEMBER_SHEET)),
+    ]
 
 
 def _many_or_odd_seeds() -> list[Named]:
     return [
-        ("10 000 members", with_many_seeds), ("members beyond any seed", with_huge_seeds),
-        *((f"seeds {words}", with_value(RUN_SHEET, "launches", [{"seeds": seeds}])) for words, seeds in (
-            ("as words", ["a"]), ("negative", [-1]), ("beyond", [10**300]), ("of nothing", None),
-            ("by thousands", [*range(10_000)]),
-            ("infinite", [float("inf")]), ("as floats", [0.5]))),
-    ]  # fmt: skip
+        ("10 000 members", with_many_seeds),
+        ("members beyond any seed", with_huge_seeds),
+        *(
+            (f"seeds {words}", with_value(RUN_SHEET, "launches", [{"seeds": seeds}]))
+            for words, seeds in (
+                ("as words", ["a"]),
+                ("negative", [-1]),
+                ("beyond", [10**300]),
+                ("of nothing", None),
+                ("by thousands", [*range(10_000)]),
+                ("infinite", [float("inf")]),
+                ("as floats", [0.5]),
+            )
+        ),
+    ]
 
 
 def _names() -> list[Named]:
     return [
         ("control characters in a folder's name", renamed(b"\x1b[31mred\n[bold]x[/bold]-0123456789")),
-        *((f"{key} that would act", with_value(RUN_SHEET, key, f"{ESCAPE}\n[link=x]<script>alert(1)</script>"))
-          for key in ("model", "task", "experiment", "run", "variant", "color")),
+        *(
+            (f"{key} that would act", with_value(RUN_SHEET, key, f"{ESCAPE}\n[link=x]<script>alert(1)</script>"))
+            for key in ("model", "task", "experiment", "run", "variant", "color")
+        ),
         ("a reason that would act", with_content(FAILURE, json.dumps({"reason": f"{ESCAPE}\n[bold]"}).encode())),
-    ]  # fmt: skip
+    ]
 
 
 def _well_formed_wrong() -> list[Named]:
     return [
-        *((f"{key} of {name} is {value}", with_value(name, key, value)) for name, key, value in (
-            (RUN_SHEET, "chance", None), (RUN_SHEET, "launches", None), (RUN_SHEET, "launches", [None]),
-            (RUN_SHEET, "outcomes", []), (RUN_SHEET, "outcomes", {"0": None}), (RUN_SHEET, "seq_len", "8"),
-            (RUN_SHEET, "num_steps", float("nan")), (RUN_SHEET, "results_version", "2"), (RUN_SHEET, "identity", 5),
-            (MEMBER_SHEET, "launch", None), (MEMBER_SHEET, "outcome", []), (MEMBER_SHEET, "outcome_step", None),
-            (MEMBER_SHEET, "status", {}), (MEMBER_SHEET, "step", 10**400), (MEMBER_SHEET, "seed", 1),
-            (MEMBER_SHEET, "measured_later", []), (CONFIG, "task", None), (CONFIG, "trainer", None),
-            (CONFIG, "model", []), (CONFIG, "measurement", [1]), (CONFIG, "logger", {"tags": 3}))),
-        *((f"{words} for {name}", with_content(name, content)) for name in (*_SHEETS, CONFIG)
-          for words, content in (("nothing", b""), ("null", b"null"), ("a list", b"[]"), ("a number", b"1e999"))),
-    ]  # fmt: skip
+        *(
+            (f"{key} of {name} is {value}", with_value(name, key, value))
+            for name, key, value in (
+                (RUN_SHEET, "chance", None),
+                (RUN_SHEET, "launches", None),
+                (RUN_SHEET, "launches", [None]),
+                (RUN_SHEET, "outcomes", []),
+                (RUN_SHEET, "outcomes", {"0": None}),
+                (RUN_SHEET, "seq_len", "8"),
+                (RUN_SHEET, "num_steps", float("nan")),
+                (RUN_SHEET, "results_version", "2"),
+                (RUN_SHEET, "identity", 5),
+                (MEMBER_SHEET, "launch", None),
+                (MEMBER_SHEET, "outcome", []),
+                (MEMBER_SHEET, "outcome_step", None),
+                (MEMBER_SHEET, "status", {}),
+                (MEMBER_SHEET, "step", 10**400),
+                (MEMBER_SHEET, "seed", 1),
+                (MEMBER_SHEET, "measured_later", []),
+                (CONFIG, "task", None),
+                (CONFIG, "trainer", None),
+                (CONFIG, "model", []),
+                (CONFIG, "measurement", [1]),
+                (CONFIG, "logger", {"tags": 3}),
+            )
+        ),
+        *(
+            (f"{words} for {name}", with_content(name, content))
+            for name in (*_SHEETS, CONFIG)
+            for words, content in (("nothing", b""), ("null", b"null"), ("a list", b"[]"), ("a number", b"1e999"))
+        ),
+    ]
 
 
 def collection() -> dict[str, list[Named]]:

@@ -64,11 +64,18 @@ def sentinel_of(outside: Path) -> Path:
 def files_of_a_run(run: Path) -> dict[str, Path]:
     member = member_folder(run, 0)
     return {
-        RUN_SHEET: run / RUN_SHEET, CONFIG: run / CONFIG, LOG: run / LOG, FAILURE: run / FAILURE,
-        MEMBER_SHEET: member / MEMBER_SHEET, "a claim": owner_path(member, 999), "the lock": member / LOCK,
-        "a table": table_path(member, "metrics"), "a kept checkpoint": member / KEPT / "last.pt",
-        "a sweep": run.parent / SWEEPS / "0123456789ab.json", "the launcher's output": run / OUTPUT,
-    }  # fmt: skip
+        RUN_SHEET: run / RUN_SHEET,
+        CONFIG: run / CONFIG,
+        LOG: run / LOG,
+        FAILURE: run / FAILURE,
+        MEMBER_SHEET: member / MEMBER_SHEET,
+        "a claim": owner_path(member, 999),
+        "the lock": member / LOCK,
+        "a table": table_path(member, "metrics"),
+        "a kept checkpoint": member / KEPT / "last.pt",
+        "a sweep": run.parent / SWEEPS / "0123456789ab.json",
+        "the launcher's output": run / OUTPUT,
+    }
 
 
 def with_content(name: str, content: bytes) -> Change:
@@ -178,8 +185,10 @@ def with_pickled_checkpoint(run: Path, outside: Path) -> None:
 def with_pickled_metadata(run: Path, outside: Path) -> None:
     path = table_path(member_folder(run, 0), "metrics")
     table = pq.read_table(path, partitioning=None)
-    own = {b"ARROW:extension:name": b"arrow.py_extension_type",
-           b"ARROW:extension:metadata": pickle.dumps(Payload(sentinel_of(outside)))}  # fmt: skip
+    own = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": pickle.dumps(Payload(sentinel_of(outside))),
+    }
     fields = [field.with_metadata(own) if field.name == "value" else field for field in table.schema]
     pq.write_table(table.cast(pa.schema(fields)).replace_schema_metadata({"pandas": "[" * DEEP}), path)
     relist(member_folder(run, 0))

@@ -15,6 +15,8 @@ from collections import Counter
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import filelock
+
 from gradhorizon.runs import claims, locks
 from gradhorizon.runs.locks import MemberHeldError, members_locked
 
@@ -38,13 +40,13 @@ class StaleLock(NoLock):
     """What `filelock` does where a dead process still holds the lock."""
 
     def __enter__(self) -> None:
-        raise locks.Timeout("held")
+        raise filelock.Timeout("held")
 
 
 def set_up(mode: str) -> None:
     """Simulate a file system with locks, one without, or one that never frees them."""
     if mode != "locks":
-        locks.FileLock = {"no_locks": NoLock, "stale_locks": StaleLock}[mode]  # type: ignore[assignment]
+        vars(locks)["FileLock"] = {"no_locks": NoLock, "stale_locks": StaleLock}[mode]
 
 
 def leave_dead_claim(folder: Path) -> None:
@@ -86,8 +88,9 @@ def meetings(folder: Path, rounds: int, with_dead_claim: bool) -> list[str]:
     for racer in racers:
         racer.join()
     wins = Counter(path.parent.name for path in folder.glob("round-*/won-*"))
-    return [f"round-{number}: {wins[f'round-{number}']} winners" for number in range(rounds)
-            if wins[f"round-{number}"] != 1]  # fmt: skip
+    return [
+        f"round-{number}: {wins[f'round-{number}']} winners" for number in range(rounds) if wins[f"round-{number}"] != 1
+    ]
 
 
 def hammer(folder: Path, entries: int) -> None:

@@ -466,26 +466,45 @@ _READS = "`{name}.recur` must not read a value of its input or state"
 
 _WORDS: Mapping[str, Mapping[type[Recurrent], str]] = {
     _KEEPS: {
-        CountsInABuffer: "count", CountsInAList: "clock[0]", CountsModulo: "phase",
+        CountsInABuffer: "count",
+        CountsInAList: "clock[0]",
+        CountsModulo: "phase",
         CountsOnItsClass: "CountsOnItsClass.calls",
-        CountsOnASubmodule: "rec.notes['calls'][0]", CountsByAnIterator: "steps[0]", SetsItsClockInProject: "clock",
-        SetsItsClockAtTheStart: "clock", KeepsItsState: "h", KeepsAHistory: "history.len",
+        CountsOnASubmodule: "rec.notes['calls'][0]",
+        CountsByAnIterator: "steps[0]",
+        SetsItsClockInProject: "clock",
+        SetsItsClockAtTheStart: "clock",
+        KeepsItsState: "h",
+        KeepsAHistory: "history.len",
         DrawsFromItsOwnGenerator: "random",  # whose state each version of NumPy holds in its own way
     },
     _WRITES: {
-        ScalesItsState: "recur", AddsToItsMemory: "recur", RectifiesItsState: "recur", ZeroesAUnit: "recur",
-        WritesBehindAutograd: "recur", AddsToItsDrive: "recur", ClampsItsInput: "project", ScalesInItsOutput: "output",
+        ScalesItsState: "recur",
+        AddsToItsMemory: "recur",
+        RectifiesItsState: "recur",
+        ZeroesAUnit: "recur",
+        WritesBehindAutograd: "recur",
+        AddsToItsDrive: "recur",
+        ClampsItsInput: "project",
+        ScalesInItsOutput: "output",
     },
     _ROUNDS: {
-        RoundsItsState: "float32", RoundsToHalf: "float16", RoundsToComplex64: "complex64", RoundsItsInput: "float32",
+        RoundsItsState: "float32",
+        RoundsToHalf: "float16",
+        RoundsToComplex64: "complex64",
+        RoundsItsInput: "float32",
         RoundsItsGradient: "float32",
     },
     _CUT: {
-        Detaches: "state component `h` of 0 ", TakesData: "state component `h` of 0 ",
-        RecursWithoutGradient: "state component `h` of 0 ", GoesThroughNumpy: "state component `h` of 0 ",
+        Detaches: "state component `h` of 0 ",
+        TakesData: "state component `h` of 0 ",
+        RecursWithoutGradient: "state component `h` of 0 ",
+        GoesThroughNumpy: "state component `h` of 0 ",
         DetachesItsMemory: "state component `c` of 0 where finite differences give 0.9",
-        DetachesInAGate: "state component `h` of ", DetachesOneUnit: "state component `h` of 0 ",
-        DetachesHalf: "state component `h` of ", DetachesItsInput: "input of 0 ",
+        DetachesInAGate: "state component `h` of ",
+        DetachesOneUnit: "state component `h` of 0 ",
+        DetachesHalf: "state component `h` of ",
+        DetachesItsInput: "input of 0 ",
         DetachesEveryTenth: "state component `h` of 0 ",
         DetachesWhileItTrains: "state component `h` of 0 in training mode",
     },
@@ -512,7 +531,7 @@ _WORDS: Mapping[str, Mapping[type[Recurrent], str]] = {
         LegacySpectralNorm: "legacy torch.nn.utils.spectral_norm found on `rec` of LegacySpectralNorm",
         LegacyPruning: "torch.nn.utils.prune found on `rec` of LegacyPruning",
     },
-}  # fmt: skip
+}
 
 REFUSED: dict[type[Recurrent], str] = {
     cell: form.format(name=cell.__name__, what=what) for form, cells in _WORDS.items() for cell, what in cells.items()

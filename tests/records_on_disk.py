@@ -18,9 +18,7 @@ from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.training.recorder import save_atomically
 
-LEAD = {
-    "experiment": "e", "run": "r", "model": "m", "task": "t", "seq_len": 10, "input_len": 12, "seed": 0,
-}  # fmt: skip
+LEAD = {"experiment": "e", "run": "r", "model": "m", "task": "t", "seq_len": 10, "input_len": 12, "seed": 0}
 
 
 def rows(value: float) -> pd.DataFrame:
@@ -46,8 +44,14 @@ def end(records: MemberRecords, **facts: Any) -> None:
 def list_files(records: MemberRecords, **facts: Any) -> None:
     """Write the sheet of a member, or what it lists into the one that is there."""
     path = records.member / MEMBER_SHEET
-    new = {"seed": records.lead["seed"], "status": "running", "outcome": None, "outcome_step": None, "step": 0,
-           "launch": {}}  # fmt: skip
+    new = {
+        "seed": records.lead["seed"],
+        "status": "running",
+        "outcome": None,
+        "outcome_step": None,
+        "step": 0,
+        "launch": {},
+    }
     content = {**new, **(read_json(path) if path.is_file() else {}), **facts}
     write_json({**content, **records.listing.plain}, path)
 

@@ -13,10 +13,22 @@ from gradhorizon.records.reading import read_member_table
 from gradhorizon.sweeps.launch import launch
 
 TINY = (
-    "logger=none", "model=rnn_tanh", "task=adding_arjovsky2016", "seq_len=8", "hidden_size=5", "batch_size=4",
-    "num_steps=20", "val_every_steps=5", "val_size=20", "probe_batch_size=3", "num_cuts=3", "num_seeds=2",
-    "trainer.log_every_steps=5", "measurement.parameter_gradients.schedule.every_steps=5", "device=cpu",
-)  # fmt: skip
+    "logger=none",
+    "model=rnn_tanh",
+    "task=adding_arjovsky2016",
+    "seq_len=8",
+    "hidden_size=5",
+    "batch_size=4",
+    "num_steps=20",
+    "val_every_steps=5",
+    "val_size=20",
+    "probe_batch_size=3",
+    "num_cuts=3",
+    "num_seeds=2",
+    "trainer.log_every_steps=5",
+    "measurement.parameter_gradients.schedule.every_steps=5",
+    "device=cpu",
+)
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -245,11 +245,33 @@ class MakesItsWeights(Plain):
 
 
 SOUND: tuple[type[Recurrent], ...] = (
-    ComplexDiagonal, ComplexBuffer, LeakyMean, ForgetsAtOnce, ScalesByConstants, MasksByComparison, HasKinks,
-    FillsACache, ShowsItsLastState, AssertsItsState, ReadsItsOwnFlag, WritesIntoItsOwn, Dropout, Zoneout,
-    ShiftRegister, BatchNormed, BatchNormedBias, WeightNormed, SpectrallyNormed, OrthogonalCayley, Frozen,
-    TiesItsWeights, LearnsItsStart, MakesItsWeights, Plain, Two,
-)  # fmt: skip
+    ComplexDiagonal,
+    ComplexBuffer,
+    LeakyMean,
+    ForgetsAtOnce,
+    ScalesByConstants,
+    MasksByComparison,
+    HasKinks,
+    FillsACache,
+    ShowsItsLastState,
+    AssertsItsState,
+    ReadsItsOwnFlag,
+    WritesIntoItsOwn,
+    Dropout,
+    Zoneout,
+    ShiftRegister,
+    BatchNormed,
+    BatchNormedBias,
+    WeightNormed,
+    SpectrallyNormed,
+    OrthogonalCayley,
+    Frozen,
+    TiesItsWeights,
+    LearnsItsStart,
+    MakesItsWeights,
+    Plain,
+    Two,
+)
 """Cells that must pass, and whose gradients are right."""
 
 

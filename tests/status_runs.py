@@ -17,9 +17,15 @@ End = tuple[str, int] | int | None
 
 
 SHEET = {
-    "results_version": 1, "input_len": 70, "chance": {}, "num_parameters": 17, "hidden_size": 8, "clip_norm": None,
-    "color": None, "marker": None,
-}  # fmt: skip
+    "results_version": 1,
+    "input_len": 70,
+    "chance": {},
+    "num_parameters": 17,
+    "hidden_size": 8,
+    "clip_norm": None,
+    "color": None,
+    "marker": None,
+}
 """What a run's sheet holds, and status does not show."""
 
 
@@ -61,9 +67,13 @@ class StatusRun:
     def _member(self, seed: int, end: tuple[str, int] | int) -> dict[str, Any]:
         outcome, step = end if isinstance(end, tuple) else (None, end)
         return {
-            "seed": seed, "status": "running" if outcome is None else "finished", "outcome": outcome,
-            "outcome_step": None if outcome is None else step, "step": step, "launch": {},
-        }  # fmt: skip
+            "seed": seed,
+            "status": "running" if outcome is None else "finished",
+            "outcome": outcome,
+            "outcome_step": None if outcome is None else step,
+            "step": step,
+            "launch": {},
+        }
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

@@ -29,11 +29,23 @@ from tests.wandb_stub import WandbStub
 
 SEEDS = range(2)
 RUNS = (
-    "model=rnn_tanh,lstm", "seq_len=10,12", "learning_rate=0.001,0.003,0.01", f"num_seeds={len(SEEDS)}",
-    "task=adding_arjovsky2016", "hidden_size=6", "batch_size=8", "num_steps=40", "val_every_steps=5", "val_size=20",
-    "probe_batch_size=4", "num_cuts=4", "measurement=[input_gradients,state_gradients,parameter_gradients]",
-    "trainer.log_every_steps=5", "trainer.checkpoint_every_s=0", "device=cpu",
-)  # fmt: skip
+    "model=rnn_tanh,lstm",
+    "seq_len=10,12",
+    "learning_rate=0.001,0.003,0.01",
+    f"num_seeds={len(SEEDS)}",
+    "task=adding_arjovsky2016",
+    "hidden_size=6",
+    "batch_size=8",
+    "num_steps=40",
+    "val_every_steps=5",
+    "val_size=20",
+    "probe_batch_size=4",
+    "num_cuts=4",
+    "measurement=[input_gradients,state_gradients,parameter_gradients]",
+    "trainer.log_every_steps=5",
+    "trainer.checkpoint_every_s=0",
+    "device=cpu",
+)
 NUM_RUNS = 12
 _ONLINE = ("logger=wandb_online", "logger.init_timeout_s=2", "logger.finish_timeout_s=2")
 _LOCAL = ("hydra/launcher=local", "hydra.launcher.slots=2")
@@ -89,8 +101,11 @@ def disturbed(folder: Path, whole: Path, seed: int, num_faults: int = 10) -> Sto
         num_faults: how much is done to it.
     """
     start, story, server = time.monotonic(), Story(), Server()
-    sweep = Sweep(folder, (*RUNS, *_ONLINE, *_LOCAL, f"hydra.launcher.retries={seed % 2}"),
-                  {**no_account(folder), **environment_of(server.stub)})  # fmt: skip
+    sweep = Sweep(
+        folder,
+        (*RUNS, *_ONLINE, *_LOCAL, f"hydra.launcher.retries={seed % 2}"),
+        {**no_account(folder), **environment_of(server.stub)},
+    )
     chaos = Chaos(sweep, server, seed, num_faults, NUM_RUNS * len(SEEDS))
     story.faults = chaos.faults
     try:

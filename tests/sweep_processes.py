@@ -83,9 +83,13 @@ class Sweep:
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "gradhorizon.application", "-m", *self.arguments],
-                cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     def processes(self) -> list[Process]:
         """All that live of all launches; zombies have no environment and do not count."""

@@ -109,8 +109,20 @@ class SyntheticRun:
         return folder
 
     def _run_json(self) -> dict[str, Any]:
-        copied = ("experiment", "model", "task", "seq_len", "input_len", "color", "marker", "num_parameters",
-                  "hidden_size", "num_steps", "clip_norm", "results_version")  # fmt: skip
+        copied = (
+            "experiment",
+            "model",
+            "task",
+            "seq_len",
+            "input_len",
+            "color",
+            "marker",
+            "num_parameters",
+            "hidden_size",
+            "num_steps",
+            "clip_norm",
+            "results_version",
+        )
         return {
             **{name: getattr(self, name) for name in copied},
             "run": self.name,
@@ -161,15 +173,23 @@ class SyntheticRun:
         noise = 1 + 0.04 * generator.standard_normal()
         loss = self.chance["loss"] * (1 - 0.995 * progress**2) * noise
         accuracy = min(self.chance.get("accuracy", 0.0) + (1 - self.chance.get("accuracy", 0.0)) * progress**2, 1.0)
-        rows = [(split, metric, value) for split in ("train", "validation")
-                for metric, value in (("loss", loss), ("accuracy", accuracy))]  # fmt: skip
+        rows = [
+            (split, metric, value)
+            for split in ("train", "validation")
+            for metric, value in (("loss", loss), ("accuracy", accuracy))
+        ]
         return pd.DataFrame(rows, columns=["split", "metric", "value"])
 
     def _member_json(self, seed: int, outcome: int | str | None, last_step: int) -> dict[str, Any]:
         unfinished = outcome in {"running", "failed"}
         kind = "solved" if isinstance(outcome, int) else outcome or "budget exhausted"
-        launch = {"versions": {"torch": "2.13.0", "python": "3.11"}, "commit": "ea5761f", "device": "cpu",
-                  "precision": "32", "num_threads": 1}  # fmt: skip
+        launch = {
+            "versions": {"torch": "2.13.0", "python": "3.11"},
+            "commit": "ea5761f",
+            "device": "cpu",
+            "precision": "32",
+            "num_threads": 1,
+        }
         return {
             "seed": seed,
             "status": "running" if unfinished else "finished",

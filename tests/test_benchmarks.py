@@ -25,9 +25,15 @@ from gradhorizon.measurements.input_gradients import InputGradients
 from gradhorizon.measurements.schedule import LogSpaced
 
 TINY_RUN = (
-    "logger=none", "task=adding_arjovsky2016", "seq_len=6", "hidden_size=3", "batch_size=2", "val_size=4",
-    "probe_batch_size=2", "num_cuts=3",
-)  # fmt: skip
+    "logger=none",
+    "task=adding_arjovsky2016",
+    "seq_len=6",
+    "hidden_size=3",
+    "batch_size=2",
+    "val_size=4",
+    "probe_batch_size=2",
+    "num_cuts=3",
+)
 TOY: dict[str, Callable[[], pd.DataFrame]] = {
     "unroll": partial(unroll.measure, rounds=1, loop_rounds=1, sizes=((6, 2, 3),)),
     "records": partial(records.measure, rounds=1, num_members=5, hidden_size=3),

@@ -25,9 +25,15 @@ from tests.runs_on_disk import TINY
 
 ROOT = Path(__file__).parents[1]
 TINY_CELL = (
-    TINY[0], *TINY[2:], "num_seeds=1", "num_steps=4", "val_every_steps=2",
-    "measurement=[input_gradients,parameter_gradients]", "model=external", "model.label=breaking",
-)  # fmt: skip
+    TINY[0],
+    *TINY[2:],
+    "num_seeds=1",
+    "num_steps=4",
+    "val_every_steps=2",
+    "measurement=[input_gradients,parameter_gradients]",
+    "model=external",
+    "model.label=breaking",
+)
 BREAKING = (*TINY_CELL, "model.cell._target_=tests.breaking.Breaking")
 SIGNS = {
     "none-none": None,
@@ -47,10 +53,13 @@ SIGNS = {
 }
 """Way -> what every teller says of it; None for the one that ends well."""
 PHASES = {
-    "constructor-raise": "building", "gate-none": "checking kernels", "probe-mumble": "measuring input_gradients at",
-    "evaluate-raise": "validation at step 0", "training_step@0-run_out": "training step 0",
+    "constructor-raise": "building",
+    "gate-none": "checking kernels",
+    "probe-mumble": "measuring input_gradients at",
+    "evaluate-raise": "validation at step 0",
+    "training_step@0-run_out": "training step 0",
     "training_step@3-base": "training step 3",
-}  # fmt: skip
+}
 WAYS_AXIS = "+model.cell.way=none-none,training_step@1-die"
 NEEDS = {"submitit_local": "hydra_plugins.hydra_submitit_launcher"}
 
@@ -92,8 +101,10 @@ def assert_tellers_agree(folder: Path, out: Path, capsys: pytest.CaptureFixture[
     assert refused.startswith(f"Error: {num_open} records are missing:")
     assert Counter(re.findall(r"seed-\d+: (\w+)", refused)) == Counter(
         "missing" if member["is_missing"] else run["status"]
-        for run in told["runs"] for member in run["members"] if not member["is_finished"]
-    )  # fmt: skip
+        for run in told["runs"]
+        for member in run["members"]
+        if not member["is_finished"]
+    )
     assert head[0] in refused
 
     figures.main([str(folder), "--out", str(out), "--partial"])

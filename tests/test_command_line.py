@@ -20,16 +20,29 @@ from tests.runs_on_disk import TINY, assert_same_records
 
 ROOT = Path(__file__).parents[1]
 SWEEP = (
-    "-m", "logger=none", "model=rnn_tanh,lstm", "task=adding_hochreiter1997", "seq_len=20,30", "num_seeds=2",
-    "hidden_size=8", "batch_size=8", "num_steps=150", "val_every_steps=10", "val_size=50", "probe_batch_size=4",
-    "trainer.checkpoint_every_s=0", "device=cpu",
-)  # fmt: skip
+    "-m",
+    "logger=none",
+    "model=rnn_tanh,lstm",
+    "task=adding_hochreiter1997",
+    "seq_len=20,30",
+    "num_seeds=2",
+    "hidden_size=8",
+    "batch_size=8",
+    "num_steps=150",
+    "val_every_steps=10",
+    "val_size=50",
+    "probe_batch_size=4",
+    "trainer.checkpoint_every_s=0",
+    "device=cpu",
+)
 
 
 ONE_STEP = (
-    *(item for item in TINY if not item.startswith("measurement.")), "num_seeds=1", "num_steps=1",
+    *(item for item in TINY if not item.startswith("measurement.")),
+    "num_seeds=1",
+    "num_steps=1",
     "measurement=[input_gradients]",
-)  # fmt: skip
+)
 
 
 def command(*arguments: str) -> list[str]:
@@ -46,9 +59,13 @@ def launch(folder: Path, *arguments: str, python_path: Path | None = None) -> su
 def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     with (folder / "output.txt").open("ab") as log:
         return subprocess.Popen(
-            command(*arguments), cwd=folder, stdout=log, stderr=log, start_new_session=True,
+            command(*arguments),
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
             preexec_fn=_heed_ctrl_c,  # noqa: PLW1509, this process has no threads that hold a lock
-        )  # fmt: skip
+        )
 
 
 def _heed_ctrl_c() -> None:
@@ -110,9 +127,15 @@ def test_records_lie_below_the_folder_of_the_launch_wherever_hydra_goes(tmp_path
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     result = launch(
-        here, "-m", *ONE_STEP, "model=rnn_tanh,gru", f"hydra/launcher={launcher}", "hydra.job.chdir=true",
-        f"hydra.sweep.dir={there}", "runs_dir=mine",
-    )  # fmt: skip
+        here,
+        "-m",
+        *ONE_STEP,
+        "model=rnn_tanh,gru",
+        f"hydra/launcher={launcher}",
+        "hydra.job.chdir=true",
+        f"hydra.sweep.dir={there}",
+        "runs_dir=mine",
+    )
     assert result.returncode == 0, result.stderr
     assert set(read_runs([here / "mine"]).members["model"]) == {"rnn_tanh", "gru"}
     assert [path.name for path in here.iterdir()] == ["mine"]
@@ -267,8 +290,15 @@ def test_a_sweep_interrupted_and_killed_completes_with_the_numbers_of_an_undistu
 
 @pytest.mark.slow
 def test_a_run_that_is_asked_to_end_commits_and_goes_on_from_there(tmp_path: Path) -> None:
-    run = ("model=rnn_tanh", "task=adding_arjovsky2016", "seq_len=30", "num_seeds=1", "num_steps=3000",
-           "val_every_steps=3000", "logger=none")  # fmt: skip
+    run = (
+        "model=rnn_tanh",
+        "task=adding_arjovsky2016",
+        "seq_len=30",
+        "num_seeds=1",
+        "num_steps=3000",
+        "val_every_steps=3000",
+        "logger=none",
+    )
     process = start(tmp_path, *run)
     wait_for(tmp_path, "runs/default/*/seed-0/checkpoints/init.pt", 1)
     process.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon.config import validate
 from gradhorizon.machine.installed import CONF_DIR
-from gradhorizon.training.build import build_parts
+from gradhorizon.training.build import build_setup
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 
@@ -38,9 +38,9 @@ def composed(name: str, point: list[str]) -> DictConfig:
 def test_every_point_of_a_sweep_builds(name: str, point: list[str]) -> None:
     cfg = composed(name, point)
     run = validate(cfg)
-    parts = build_parts(cfg, run)
+    setup = build_setup(cfg, run)
     assert run.experiment_name == name
-    assert parts.num_parameters > 0
+    assert setup.num_parameters > 0
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

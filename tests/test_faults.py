@@ -22,20 +22,20 @@ import pytest
 
 from gradhorizon.config import ConfigError
 from gradhorizon.records import parquet
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import put_aside, read_json, write_atomically
 from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import Entry
-from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.terminal.reasons import RunFailedError
+from tests.full_disks import SHORT, begun_run, copied, fill_the_disk_at
 from tests.records_on_disk import LEAD, commit, end, relist, resumed, rows, without_listing, written
 from tests.runs_on_disk import TINY, assert_same_records, run
 from tests.test_command_line import launch as command
 
 ROOT = Path(__file__).parents[1]
-SHORT = ("num_steps=6", "val_every_steps=2", "num_seeds=2", "trainer.checkpoint_every_s=0", "~measurement.gates",
-         "measurement.state_gradients.schedule.num_points=2")  # fmt: skip
 SPOILS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "cut in half": lambda content: content[: len(content) // 2],
@@ -52,33 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose disk was full at its third commit."""
-    folder = tmp_path_factory.mktemp("begun")
-    with pytest.MonkeyPatch.context() as patch:
-        fill_the_disk_at(patch, "metrics.parquet")
-        with pytest.raises(RunFailedError, match="No space left on device"):
-            run(folder, *SHORT)
-    return next(path for path in (folder / "default").iterdir() if path.is_dir())
-
-
-def fill_the_disk_at(patch: pytest.MonkeyPatch, name: str) -> None:
-    """From the first file of that name on, nothing more can be written."""
-    original, is_full = os.fsync, threading.Event()
-
-    def fsync(descriptor: int) -> None:
-        if name in Path(f"/proc/self/fd/{descriptor}").readlink().name:
-            is_full.set()
-        if is_full.is_set():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(descriptor)
-
-    patch.setattr(os, "fsync", fsync)
-
-
-def copied(folder: Path, tmp_path: Path) -> Path:
-    """A copy of a run that a test may spoil; its runs_dir is ``tmp_path``."""
-    copy = tmp_path / folder.parent.name / folder.name
-    shutil.copytree(folder, copy)
-    return copy
+    return begun_run(tmp_path_factory.mktemp("begun"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -89,8 +63,11 @@ def assert_nothing_was_lost(before: dict[str, bytes], folder: Path) -> None:
     """Every part of before is still there: in its place, aside, or merged into a table."""
     now = {content for name, content in contents(folder).items() if ".parquet" in name}
     merged = {path.stem for path in folder.glob("seed-*/records/*.parquet")}
-    lost = [name for name, content in before.items()
-            if name.endswith(".parquet") and content not in now and Path(name).parent.name not in merged]  # fmt: skip
+    lost = [
+        name
+        for name, content in before.items()
+        if name.endswith(".parquet") and content not in now and Path(name).parent.name not in merged
+    ]
     assert lost == []
 
 
@@ -198,12 +175,14 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path, mon
     [
         pytest.param(name, spoil, marks=[] if spoil == fast else pytest.mark.slow)
         for name, fast in (
-            ("records/metrics/00000000-00000002.parquet", "cut in half"), ("checkpoint.pt", "garbage"),
-            ("member.json", "none fast"), ("../run.json", "empty"),
+            ("records/metrics/00000000-00000002.parquet", "cut in half"),
+            ("checkpoint.pt", "garbage"),
+            ("member.json", "none fast"),
+            ("../run.json", "empty"),
         )
         for spoil in SPOILS
     ],
-)  # fmt: skip
+)
 def test_the_next_launch_mends_a_spoiled_file_says_so_and_ends_at_the_same_bits(
     whole: Path, begun: Path, tmp_path: Path, name: str, spoil: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -485,8 +464,12 @@ def test_a_new_description_of_a_column_is_no_other_version(tmp_path: Path) -> No
 def test_twenty_kills_lose_no_row_and_show_readers_no_half_one() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "tests.torture", "--only", "kills", "--kills", "20"],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -509,7 +492,17 @@ def test_the_committed_table_of_kills_shows_no_loss() -> None:
 
 
 def test_the_committed_tables_of_torture_show_nothing_that_was_believed_broken_or_executed() -> None:
-    bad = ("silent", "unnamed", "tracebacks", "executed", "changed", "too long", "shown", "bytes changed", "differing",
-           "entries lost")  # fmt: skip
+    bad = (
+        "silent",
+        "unnamed",
+        "tracebacks",
+        "executed",
+        "changed",
+        "too long",
+        "shown",
+        "bytes changed",
+        "differing",
+        "entries lost",
+    )
     sums = [table["**all**"] for table in _committed_tables()]
     assert [(name, one[name]) for one in sums for name in bad if one.get(name, "0") != "0"] == []

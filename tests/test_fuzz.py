@@ -24,8 +24,8 @@ from gradhorizon.analysis.reading.naming import printable
 from gradhorizon.analysis.report import report
 from gradhorizon.composition.arguments import check_arguments
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement import measure
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.late_measurement import command as measure
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.fuzz import fuzz, fuzz_keys, outcome
 from tests.runs_on_disk import TINY, composed, run
@@ -51,8 +51,12 @@ def test_many_random_compositions_train_or_are_refused() -> None:
     # In a process of its own, where arguments meet the checks of a user's process and no others.
     result = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", "--examples", str(EXAMPLES)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr[-8000:]
     counts = {end: int(count) for count, end in re.findall(r"(\d+) (trained|refused)\b", result.stdout)}
     assert min(counts["trained"], counts["refused"]) > EXAMPLES / 10
@@ -105,9 +109,21 @@ def test_a_composition_that_trains_is_told_from_one_that_is_refused(tmp_path: Pa
 # --- hostile names
 
 HOSTILE = (
-    "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a|b|c", "[red]text[/red]", "[/]", "$x$", "`code`",
-    "two\nlines", "&lt;b&gt;", "{{7*7}}", "$style ${panels}", "</script>", "\u202eright to left", "'; drop --",
-)  # fmt: skip
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a|b|c",
+    "[red]text[/red]",
+    "[/]",
+    "$x$",
+    "`code`",
+    "two\nlines",
+    "&lt;b&gt;",
+    "{{7*7}}",
+    "$style ${panels}",
+    "</script>",
+    "\u202eright to left",
+    "'; drop --",
+)
 
 
 class _Tags(HTMLParser):
@@ -218,8 +234,9 @@ def test_source_reads_no_pickle(path: Path) -> None:
 
 
 def test_what_is_unpacked_was_packed_by_this_process_and_comes_from_no_file() -> None:
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(PACKING.read_text("utf-8")))
-             if isinstance(node, ast.Call)}  # fmt: skip
+    calls = {
+        ast.unparse(node.func) for node in ast.walk(ast.parse(PACKING.read_text("utf-8"))) if isinstance(node, ast.Call)
+    }
     assert calls == {"TypeVar", "pickle.dumps", "pickle.loads", "zlib.compress", "zlib.decompress", "cast"}
 
 

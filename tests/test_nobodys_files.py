@@ -21,9 +21,9 @@ from gradhorizon.config import ConfigError
 from gradhorizon.machine.compiled_code import keep_private
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records import safely
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import write_atomically, write_json
 from gradhorizon.records.layout import own_folders, temporary_path
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs.claims import latest_claim, take
 from gradhorizon.runs.failures import last_lines, read_failure
 from gradhorizon.runs.folders import create
@@ -39,9 +39,11 @@ from tests.runs_on_disk import TINY
 from tests.status_runs import finished
 
 FEW = (
-    *(item for item in TINY if not item.startswith("measurement.")), "num_seeds=1", "num_steps=1",
+    *(item for item in TINY if not item.startswith("measurement.")),
+    "num_seeds=1",
+    "num_steps=1",
     "measurement=[input_gradients]",
-)  # fmt: skip
+)
 VICTIM = "mine, and dear to me\n"
 
 
@@ -100,8 +102,10 @@ def shared() -> Iterator[Path]:
 def sweep(folder: Path, shared: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **{key: value for key, value in os.environ.items() if key != "TORCHINDUCTOR_CACHE_DIR"},
-        "TMPDIR": str(shared), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
-    }  # fmt: skip
+        "TMPDIR": str(shared),
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
     command = [sys.executable, "-m", "gradhorizon.application", "-m", *FEW, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -144,9 +148,11 @@ def test_a_plan_leaves_nothing_behind(tmp_path: Path, shared: Path, launcher: st
 def own_sweep(folder: Path, **changes: object) -> DictConfig:
     own = OmegaConf.load(CONF_DIR / "train.yaml")
     content = {
-        "runs_dir": str(folder), "experiment_name": "mine", "plan": False,
+        "runs_dir": str(folder),
+        "experiment_name": "mine",
+        "plan": False,
         "hydra": {"sweep": OmegaConf.to_container(own.hydra.sweep, resolve=False), "overrides": {"hydra": []}},
-    } | changes  # fmt: skip
+    } | changes
     return OmegaConf.create(content)
 
 
@@ -217,9 +223,17 @@ def test_compiled_code_is_kept_where_nobody_else_writes(
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "theirs"
 
 
-PLACES = ["run.json", "failed.json", "config.yaml", "seed-0/member.json", "seed-0/checkpoint.pt",
-          "seed-0/records/metrics.parquet", "seed-0/records/metrics/00000000-00000005.parquet",
-          "seed-0/checkpoints/init.pt", "../sweeps/0123.json"]  # fmt: skip
+PLACES = [
+    "run.json",
+    "failed.json",
+    "config.yaml",
+    "seed-0/member.json",
+    "seed-0/checkpoint.pt",
+    "seed-0/records/metrics.parquet",
+    "seed-0/records/metrics/00000000-00000005.parquet",
+    "seed-0/checkpoints/init.pt",
+    "../sweeps/0123.json",
+]
 
 
 @pytest.mark.parametrize("place", PLACES)

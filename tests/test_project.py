@@ -71,8 +71,11 @@ print(json.dumps(found))
 def _git_files() -> list[str]:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 
@@ -117,8 +120,11 @@ def _make_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_make_names_the_python_it_needs_when_the_one_given_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(
         ["make", "-f", str(ROOT / "Makefile"), "quickstart", "PYTHON=no-such-python"],
-        cwd=_with_project_files(tmp_path), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=_with_project_files(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "3.11 or newer, and 'no-such-python' was not found" in done.stderr
 
 
@@ -129,8 +135,11 @@ def test_make_refuses_a_python_that_is_too_old(tmp_path: Path) -> None:
     old.chmod(0o755)
     done = subprocess.run(
         ["make", "-f", str(ROOT / "Makefile"), "quickstart", f"PYTHON={old}"],
-        cwd=_with_project_files(tmp_path), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=_with_project_files(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "is Python 3.9.2" in done.stderr
     assert not (tmp_path / ".venv").exists()
 

@@ -30,9 +30,15 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", MAKEFILE, flags=re.MULTILINE))
 PLACEHOLDERS = {"<label>": "lstm"}
 SHORTENED = {
-    "num_steps": "2", "val_every_steps": "2", "val_size": "4", "probe_batch_size": "2", "batch_size": "2",
-    "hidden_size": "4", "num_seeds": "1", "logger": "none",
-}  # fmt: skip
+    "num_steps": "2",
+    "val_every_steps": "2",
+    "val_size": "4",
+    "probe_batch_size": "2",
+    "batch_size": "2",
+    "hidden_size": "4",
+    "num_seeds": "1",
+    "logger": "none",
+}
 
 
 def _blocks(language: str) -> list[str]:
@@ -123,8 +129,12 @@ def test_training_command_runs_when_shortened(command: str, tmp_path: Path) -> N
     kept = [word for word in _words(command)[1:] if word.split("=")[0] not in SHORTENED]
     done = subprocess.run(
         [sys.executable, "-m", "gradhorizon", *kept, *(f"{key}={value}" for key, value in SHORTENED.items())],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert bool(list(tmp_path.glob("runs/*/*/run.json"))) == ("plan=true" not in command)
 

@@ -32,8 +32,9 @@ def test_a_file_of_ones_own_that_cannot_be_read_is_one_clear_error(
 def test_options_between_overrides_are_one_clear_error(tmp_path: Path) -> None:
     done = launch(tmp_path, "num_steps=5", "-m", "num_seeds=1")
     assert (done.returncode, done.stderr) == (
-        1, "Error: options must stand before or after all overrides, got num_seeds=1 apart from others\n"
-    )  # fmt: skip
+        1,
+        "Error: options must stand before or after all overrides, got num_seeds=1 apart from others\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,15 +62,17 @@ def test_a_swept_key_that_its_class_takes_is_to_be_added_with_a_plus(tmp_path: P
 def test_a_run_is_called_by_what_is_known_of_it_alone() -> None:
     known = RunLook(Path("run"), "failed", "experiment", "lstm", "copying", 10)
     assert [_title(look) for look in (known, RunLook(Path("run"), "failed", "experiment", "lstm", None, 10))] == [
-        "lstm T=10 copying", "lstm T=10",
-    ]  # fmt: skip
+        "lstm T=10 copying",
+        "lstm T=10",
+    ]
 
 
 def test_null_where_a_value_is_needed_is_one_clear_error(tmp_path: Path) -> None:
     done = launch(tmp_path, "batch_size=null")
     assert (done.returncode, done.stderr) == (
-        1, "Error: `batch_size` must have a value, got null; leave it out for the one that conf/train.yaml gives\n"
-    )  # fmt: skip
+        1,
+        "Error: `batch_size` must have a value, got null; leave it out for the one that conf/train.yaml gives\n",
+    )
 
 
 @pytest.mark.parametrize("mode", [[], ["-m", "plan=true"]], ids=" ".join)

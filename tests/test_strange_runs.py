@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gradhorizon.analysis import command as figures
-from gradhorizon.late_measurement.measure import composed as composed_for_measuring
+from gradhorizon.late_measurement.command import composed as composed_for_measuring
 from gradhorizon.late_measurement.run import FinishedRun
 from gradhorizon.mirrors import push
 from gradhorizon.records.columns import check_owner
@@ -246,7 +246,7 @@ def test_without_memory_for_a_figure_less_is_advised(
         figures.main([str(folder), "--out", str(tmp_path / "out")])
 
 
-@pytest.mark.parametrize("module", ["late_measurement.measure", "mirrors.push"])
+@pytest.mark.parametrize("module", ["late_measurement.command", "mirrors.push"])
 def test_a_folder_whose_name_no_terminal_can_spell_is_one_message(made: Path, tmp_path: Path, module: str) -> None:
     shutil.copytree(made, tmp_path / "runs" / os.fsdecode(b"run\xff-0123456789"))
     command_line = [sys.executable, "-m", f"gradhorizon.{module}", str(tmp_path / "runs")]
@@ -287,12 +287,14 @@ def test_a_launch_over_a_folder_in_a_kept_checkpoints_place_says_so_before_it_tr
 
 def metrics(**changes: pa.Array) -> pa.Table:
     """One row of metrics, with some columns replaced or added."""
-    columns = {name: pa.array([1.0 if kind == pa.float64() else 1 if kind == pa.int64() else "x"], kind)
-               for name, kind in zip(METRICS.schema.names, METRICS.schema.types, strict=True)}  # fmt: skip
+    columns = {
+        name: pa.array([1.0 if kind == pa.float64() else 1 if kind == pa.int64() else "x"], kind)
+        for name, kind in zip(METRICS.schema.names, METRICS.schema.types, strict=True)
+    }
     return pa.table({**columns, **changes})
 
 
-class _Extension(pa.ExtensionType):
+class _Extension(pa.ExtensionType):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(pa.int64(), "strange.type")
 

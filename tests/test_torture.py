@@ -35,8 +35,12 @@ def specimens(tmp_path_factory: pytest.TempPathFactory) -> Specimens:
 def test_a_fifth_of_a_percent_of_the_torture_is_borne(chapter: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.torture", "--only", chapter],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -162,9 +166,14 @@ def _waits(*_: object) -> None:
 
 @pytest.mark.parametrize(
     ("program", "counted"),
-    [(_writes_outside, "changed"), (_executes, "executed"), (_breaks, "tracebacks"), (_shows, "shown"),
-     (_waits, "too_long")],
-)  # fmt: skip
+    [
+        (_writes_outside, "changed"),
+        (_executes, "executed"),
+        (_breaks, "tracebacks"),
+        (_shows, "shown"),
+        (_waits, "too_long"),
+    ],
+)
 def test_a_program_that_a_stranger_gets_the_better_of_is_counted(
     specimens: Specimens, monkeypatch: pytest.MonkeyPatch, program: object, counted: str
 ) -> None:

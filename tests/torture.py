@@ -22,13 +22,14 @@ from typing import Any
 import torch
 
 from gradhorizon.records import writing
+from gradhorizon.records.layout import SWEEPS
 from tests.torture_flips import Flip, Flips, Row
 from tests.torture_holes import Holes
 from tests.torture_hostile import Hostile, Visits
 from tests.torture_kills import MOST_KILLS, Kills, report
 from tests.torture_owners import Meetings, Owners
 from tests.torture_programs import complaint, disturbed_copy, programs, relaunched, relaunching
-from tests.torture_specimens import FINISHED, KINDS, SEEDS, SWEEPS, UNFINISHED, Specimens, make
+from tests.torture_specimens import FINISHED, KINDS, SEEDS, UNFINISHED, Specimens, make
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,12 @@ def kills(folder: Path, options: argparse.Namespace) -> Chapter:
     without = (
         f"\n\nLeft out, since no launch of this version does so: {', '.join(found.left_out)}." if found.left_out else ""
     )
-    return Chapter("Kills, and what they cost", KILLS.format(members=len(SEEDS), again=MOST_KILLS) + without,
-                   report(found.tallies), complaints)  # fmt: skip
+    return Chapter(
+        "Kills, and what they cost",
+        KILLS.format(members=len(SEEDS), again=MOST_KILLS) + without,
+        report(found.tallies),
+        complaints,
+    )
 
 
 def flips(specimens: Specimens, options: argparse.Namespace) -> Chapter:
@@ -91,8 +96,13 @@ def flips(specimens: Specimens, options: argparse.Namespace) -> Chapter:
         _relaunch(found, kind, number, again[kind])
     for number, kind in enumerate(_drawn(list(called), options.samples, options.seed)):
         _call(found, kind, number, called[kind])
-    tables = [table(found.rows, Row, "file"), "Launched again:\n", table(_done(again), Row, "file"),
-              "Before the programs themselves:\n", table(_done(called), Row, "file")]  # fmt: skip
+    tables = [
+        table(found.rows, Row, "file"),
+        "Launched again:\n",
+        table(_done(again), Row, "file"),
+        "Before the programs themselves:\n",
+        table(_done(called), Row, "file"),
+    ]
     rows = [*found.rows.values(), *again.values(), *called.values()]
     sys.stderr.write(f"{found.flips_per_s:.1f} flips/s\n")
     return Chapter("Flips", FLIPS, "\n".join(tables), _examples(rows))
@@ -144,8 +154,12 @@ def holes(specimens: Specimens, folder: Path, options: argparse.Namespace) -> Ch
     found = Holes(specimens, folder, options.seed)
     found.run(options.share, options.hole_launches)
     tables = [table(found.readers, Row, "read"), table(found.launches, Row, "launched again")]
-    return Chapter("Holes, doubles, exchanges", HOLES, "\n".join(tables),
-                   _examples([*found.readers.values(), *found.launches.values()]))  # fmt: skip
+    return Chapter(
+        "Holes, doubles, exchanges",
+        HOLES,
+        "\n".join(tables),
+        _examples([*found.readers.values(), *found.launches.values()]),
+    )
 
 
 def hostile(specimens: Specimens, options: argparse.Namespace) -> Chapter:

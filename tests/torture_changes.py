@@ -68,9 +68,10 @@ def holes(specimens: Specimens) -> Iterator[Hole]:
 def specimens_files(run: Path) -> list[Path]:
     """The files whose place matters: tables, parts, checkpoints and sheets."""
     return [
-        path for path in sorted(run.rglob("*"))
+        path
+        for path in sorted(run.rglob("*"))
         if path.is_file() and (path.suffix in (".parquet", ".pt") or path.name in (MEMBER_SHEET, RUN_SHEET, CONFIG))
-    ]  # fmt: skip
+    ]
 
 
 def _at(path: Path, do: Callable[..., str], *values: Any) -> Callable[[Path], str]:
@@ -108,11 +109,15 @@ def _exchanged(specimens: Specimens, specimen: str, path: Path) -> Iterator[Hole
     for whose, source in sources.items():
         is_another = source is not None and source.is_file() and source.read_bytes() != (run / path).read_bytes()
         if source is not None and is_another:
-            yield Hole("exchanged", specimen, f"{path} is {whose}",
-                           _at(path, _received, source))  # fmt: skip
+            yield Hole("exchanged", specimen, f"{path} is {whose}", _at(path, _received, source))
     for number, content in enumerate(specimens.older_versions(run / path)):
-        yield Hole("an older version", specimen, f"{path} is its version {number}",
-                   _at(path, _written, content), may_be_ignored=True)  # fmt: skip
+        yield Hole(
+            "an older version",
+            specimen,
+            f"{path} is its version {number}",
+            _at(path, _written, content),
+            may_be_ignored=True,
+        )
 
 
 def _neighbour(path: Path) -> Path | None:
@@ -132,22 +137,42 @@ def _written(path: Path, content: bytes) -> str:
 def _doubled(specimens: Specimens, specimen: str, path: Path) -> Iterator[Hole]:
     del specimens
     odd = f"{path.stem} (copy).parquet"
-    yield Hole("an odd name", specimen, f"a copy of {path}", may_be_ignored=True,
-               do=lambda copy: _put(copy / path, (copy / path).with_name(odd)))  # fmt: skip
+    yield Hole(
+        "an odd name",
+        specimen,
+        f"a copy of {path}",
+        may_be_ignored=True,
+        do=lambda copy: _put(copy / path, (copy / path).with_name(odd)),
+    )
     if not is_part(path):
-        yield Hole("an extra file", specimen, f"{path} also as a table of another name",
-                   lambda copy: _put(copy / path, (copy / path).with_name("never_measured.parquet")))  # fmt: skip
+        yield Hole(
+            "an extra file",
+            specimen,
+            f"{path} also as a table of another name",
+            lambda copy: _put(copy / path, (copy / path).with_name("never_measured.parquet")),
+        )
         return
     first, last = steps_in(path.name) or (0, 0)
-    ranges = {"the same range plus one": (first, last + 1), "a range within": (first + 1, last - 1),
-              "a range that overlaps": (last, last + 5), "a range far beyond": (10**6, 10**6 + 3)}  # fmt: skip
+    ranges = {
+        "the same range plus one": (first, last + 1),
+        "a range within": (first + 1, last - 1),
+        "a range that overlaps": (last, last + 5),
+        "a range far beyond": (10**6, 10**6 + 3),
+    }
     for words, steps in ranges.items():
-        yield Hole("doubled", specimen, f"{path} also under {words}",
-                   _at(path, _copied, part_name(*steps)))  # fmt: skip
-    yield Hole("renumbered", specimen, f"{path} under another range",
-               lambda copy: _renamed(copy / path, part_name(first, last + 2)))  # fmt: skip
-    yield Hole("an extra file", specimen, f"a whole table beside {path}",
-               lambda copy: _put(copy / path, table_path((copy / path).parents[2], path.parent.name)))  # fmt: skip
+        yield Hole("doubled", specimen, f"{path} also under {words}", _at(path, _copied, part_name(*steps)))
+    yield Hole(
+        "renumbered",
+        specimen,
+        f"{path} under another range",
+        lambda copy: _renamed(copy / path, part_name(first, last + 2)),
+    )
+    yield Hole(
+        "an extra file",
+        specimen,
+        f"a whole table beside {path}",
+        lambda copy: _put(copy / path, table_path((copy / path).parents[2], path.parent.name)),
+    )
 
 
 def _renamed(path: Path, name: str) -> str:
@@ -185,8 +210,7 @@ def _folders(specimens: Specimens, specimen: str) -> Iterator[Hole]:
     first, second = (f"seed-{seed}" for seed in SEEDS)
     other = specimens.places[OTHER]
     for name in (RECORDS, KEPT):
-        yield Hole("a folder", specimen, f"{first}/{name} removed",
-                   _at(Path(first, name), _gone))  # fmt: skip
+        yield Hole("a folder", specimen, f"{first}/{name} removed", _at(Path(first, name), _gone))
     yield Hole(
         "a folder",
         specimen,
@@ -209,11 +233,21 @@ def _folders(specimens: Specimens, specimen: str) -> Iterator[Hole]:
         is_launched=specimen == UNFINISHED,  # it is not the member that had ended, and is trained
     )
     for words in (f"{first}.old", f"{first} copy", "archive"):
-        yield Hole("a neighbour", specimen, f"{words} beside {first}", may_be_ignored=True,
-                   do=_at(Path(first), _replaced_to, words))  # fmt: skip
-    yield Hole("a folder", specimen, f"{first}/{CHECKPOINT} alone",
-               lambda copy: [_gone(copy / first / RECORDS), _removed(copy / first / MEMBER_SHEET)][0],
-               is_launched=specimen == UNFINISHED, may_be_ignored=specimen == UNFINISHED)  # fmt: skip
+        yield Hole(
+            "a neighbour",
+            specimen,
+            f"{words} beside {first}",
+            may_be_ignored=True,
+            do=_at(Path(first), _replaced_to, words),
+        )
+    yield Hole(
+        "a folder",
+        specimen,
+        f"{first}/{CHECKPOINT} alone",
+        lambda copy: [_gone(copy / first / RECORDS), _removed(copy / first / MEMBER_SHEET)][0],
+        is_launched=specimen == UNFINISHED,
+        may_be_ignored=specimen == UNFINISHED,
+    )
     yield Hole(
         "an older version", specimen, f"outcomes of {RUN_SHEET} emptied", lambda copy: _emptied(copy / RUN_SHEET)
     )

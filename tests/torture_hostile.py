@@ -19,9 +19,9 @@ from pathlib import Path
 
 from gradhorizon.analysis import command as figures
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement import measure
+from gradhorizon.late_measurement import command as measure
 from gradhorizon.mirrors import push
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.status import command
 from gradhorizon.sweeps.launch import launch
 from tests.hostile_kinds import collection

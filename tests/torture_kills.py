@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig
 
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.reading import read_runs
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import all_tables
 from tests.torture_phases import PHASES, SET_ASIDE, Call, calls
@@ -74,8 +74,9 @@ class Kills:
         with ExitStack() as stack:
             counters = {
                 phase: stack.enter_context(calls(call, lambda _: False))
-                for phase, call in PHASES.items() if call is not None
-            }  # fmt: skip
+                for phase, call in PHASES.items()
+                if call is not None
+            }
             launch(configuration(self.folder / "counted"))
         # It sets nothing aside; one that was killed leaves a part of most tables of a member.
         return {phase: made[0] or (len(TABLES) if phase == SET_ASIDE else 0) for phase, made in counters.items()}
@@ -207,10 +208,12 @@ def look(folder: Path, expected: dict[int, dict[str, pd.DataFrame]], seen: dict[
 
 def report(tallies: dict[str, Tally]) -> str:
     """The table, in Markdown."""
-    total = Tally(**{
-        name: sum((getattr(tally, name) for tally in tallies.values()), start=type(default)())
-        for name, default in vars(Tally()).items()
-    })  # fmt: skip
+    total = Tally(
+        **{
+            name: sum((getattr(tally, name) for tally in tallies.values()), start=type(default)())
+            for name, default in vars(Tally()).items()
+        }
+    )
     lines = [
         (
             "| killed | runs | kills | launches | parts set aside | rows compared | rows differing | views read "
@@ -219,7 +222,15 @@ def report(tallies: dict[str, Tally]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for phase, tally in [*tallies.items(), ("**all**", total)]:
-        cells = (tally.runs, tally.kills, tally.launches, tally.asides, tally.rows, tally.differing, tally.looks,
-                 len(tally.complaints))  # fmt: skip
+        cells = (
+            tally.runs,
+            tally.kills,
+            tally.launches,
+            tally.asides,
+            tally.rows,
+            tally.differing,
+            tally.looks,
+            len(tally.complaints),
+        )
         lines.append(f"| {phase} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"

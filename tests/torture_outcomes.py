@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from gradhorizon.config import ConfigError
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.runs.claims import Claim
 
 Thunk = Callable[[], Any]

@@ -185,8 +185,11 @@ def _elsewhere(name: str) -> Callable[[], None]:
 
 def _sleep_at(moment: str, number: int) -> None:
     _elsewhere("the sleeper's machine")()
-    owner, name = {"in an optimizer step": (EnsembleModule, "training_step"), "between two files": (os, "replace"),
-                   "while a file is written": (os, "fsync")}[moment]  # fmt: skip
+    owner, name = {
+        "in an optimizer step": (EnsembleModule, "training_step"),
+        "between two files": (os, "replace"),
+        "while a file is written": (os, "fsync"),
+    }[moment]
     original: Any = getattr(owner, name)
     count = itertools.count(1)
 
@@ -207,8 +210,9 @@ def _everything(run: Path) -> dict[str, bytes]:
     """Every byte below a run; locks hold none."""
     return {
         str(path.relative_to(run)): path.read_bytes()
-        for path in sorted(run.rglob("*")) if path.is_file() and path.name != LOCK
-    }  # fmt: skip
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.name != LOCK
+    }
 
 
 def _has_entry(run: Path, seed: int) -> bool:

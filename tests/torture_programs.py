@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from gradhorizon.config import ConfigError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import CHECKPOINT
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import TINY, all_tables
 from tests.torture_outcomes import digest
@@ -159,7 +159,7 @@ def programs(place: Path, out: Path) -> dict[str, list[str]]:
         "status --failed": [*python, "gradhorizon.status.command", "--failed", str(place)],
         "figures": [*draw, str(out / "figures")],
         "report": [*draw, str(out / "report"), "--only", "report"],
-        "measure": [*python, "gradhorizon.late_measurement.measure", str(place), "measurement=gates"],
+        "measure": [*python, "gradhorizon.late_measurement.command", str(place), "measurement=gates"],
         "push": [*python, "gradhorizon.mirrors.push", "--offline", "--out", str(out), str(place)],
     }
     if importlib.util.find_spec("gradhorizon.status.verify") is not None:
@@ -181,13 +181,23 @@ def complaint(command: list[str], cwd: Path, longest_s: float = _LONGEST_S) -> t
         cwd: where it is called.
         longest_s: that it may take.
     """
-    environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true",
-                   "PYTHONPATH": str(Path(__file__).parents[1])}  # fmt: skip
+    environment = {
+        **os.environ,
+        "WANDB_MODE": "offline",
+        "OMP_NUM_THREADS": "1",
+        "WANDB_SILENT": "true",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
     try:
         done = subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, timeout=longest_s, check=False,
+            command,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            timeout=longest_s,
+            check=False,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         return f"took longer than {longest_s:g} s", ""
     shown = (done.stdout + done.stderr).decode(errors="replace")

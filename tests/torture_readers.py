@@ -20,11 +20,12 @@ from omegaconf import DictConfig
 
 from gradhorizon.analysis import verdicts
 from gradhorizon.analysis.reading.cohort import open_lines, read_cohort
-from gradhorizon.late_measurement.measure import composed
+from gradhorizon.late_measurement.command import composed
 from gradhorizon.late_measurement.members import FinishedMember, KeptCheckpoint
 from gradhorizon.late_measurement.run import FinishedRun
-from gradhorizon.mirrors.push import RecordedRun
+from gradhorizon.mirrors.rebuilt import RecordedRun
 from gradhorizon.mirrors.recorded import recorded_scalars
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import files_of
 from gradhorizon.records.layout import (
     CONFIG,
@@ -38,7 +39,6 @@ from gradhorizon.records.layout import (
 from gradhorizon.records.listing import FILES, SUPERSEDED
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.sheets import read_member_sheet
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.status.run import RunLook
 from gradhorizon.status.sweep import SweepReader
 from gradhorizon.training.ensemble import Member
@@ -204,9 +204,15 @@ def _verify(run: Path, _: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
 
 
 READERS: dict[str, Reader] = {
-    "tables": _tables, "status": _status, "cohort": _cohort, "measure": _measure, "push": _push, "resume": _resume,
-    "verify": _verify, "verdicts": _verdicts,
-}  # fmt: skip
+    "tables": _tables,
+    "status": _status,
+    "cohort": _cohort,
+    "measure": _measure,
+    "push": _push,
+    "resume": _resume,
+    "verify": _verify,
+    "verdicts": _verdicts,
+}
 """Program -> the things that it reads, each with how."""
 
 _OF_SHEETS = ("tables", "status", "cohort", "measure", "push", "verify")

@@ -45,11 +45,16 @@ from tests.runs_on_disk import TINY, all_tables, composed
 SEEDS = (0, 1)
 EXPERIMENT = "default"
 SMALL = (
-    "num_steps=9", "val_every_steps=3", "trainer.checkpoint_every_s=0", "trainer.progress_every_s=1000",
-    "~measurement.gates", "+measurement@measurement.recurrent_weights=recurrent_weights",
-    "measurement.input_gradients.schedule.num_points=3", "measurement.state_gradients.schedule.num_points=3",
+    "num_steps=9",
+    "val_every_steps=3",
+    "trainer.checkpoint_every_s=0",
+    "trainer.progress_every_s=1000",
+    "~measurement.gates",
+    "+measurement@measurement.recurrent_weights=recurrent_weights",
+    "measurement.input_gradients.schedule.num_points=3",
+    "measurement.state_gradients.schedule.num_points=3",
     "measurement.parameter_gradients.schedule.every_steps=2",
-)  # fmt: skip
+)
 FINISHED, UNFINISHED, OTHER, FAILED = "finished", "unfinished", "other", "failed"
 OWN: dict[str, tuple[str, ...]] = {
     FINISHED: ("trainer.keep_probe_checkpoints=true", "stop_when_solved=false"),
@@ -143,9 +148,10 @@ class Specimens:
 def regular_files(folder: Path) -> list[Path]:
     """All files of a run but locks and files that a killed writer left half-written."""
     return sorted(
-        path for path in folder.rglob("*")
+        path
+        for path in folder.rglob("*")
         if path.is_file() and path.stat().st_size and not is_temporary(path.name) and path.name != LOCK
-    )  # fmt: skip
+    )
 
 
 def configuration(folder: Path, *overrides: str) -> DictConfig:
@@ -253,8 +259,10 @@ def _swept(root: Path) -> Path:
     overrides = [item for item in sweep if not item.startswith("seq_len=8,-1")] + ["seq_len=7,-1"]
     subprocess.run(
         [sys.executable, "-m", "gradhorizon.application", "-m", f"runs_dir={root}", *overrides],
-        cwd=root, capture_output=True, check=False,
-    )  # fmt: skip
+        cwd=root,
+        capture_output=True,
+        check=False,
+    )
     return root / EXPERIMENT / SWEEPS
 
 

@@ -17,12 +17,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from gradhorizon.composition.composing import HYDRA_BASE
 from gradhorizon.composition.explanations import explanation, is_explained
 from gradhorizon.machine import stopping
 from gradhorizon.machine.compiled_code import keep_private
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.runs.results import Plan, Skipped
-from gradhorizon.sweeps.launch import HYDRA_BASE, run
+from gradhorizon.sweeps.launch import run
 
 log = logging.getLogger(__name__)
 

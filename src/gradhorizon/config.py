@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.terminal.words import shortened
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 _MOST_SHOWN = 100  # characters of a wrong value
@@ -90,10 +91,9 @@ class RunConfig:
 
 
 _LARGEST = 2**31 - 1  # what every table, file name and generator can hold
-_COUNTS = (
-    "num_seeds", "seq_len", "hidden_size", "num_layers", "batch_size", "num_steps", "val_every_steps", "val_size",
-    "probe_batch_size", "num_cuts", "recompute_every", "num_threads",
-)  # fmt: skip
+_COUNTS = [
+    field.name for field in fields(RunConfig) if str(field.type).startswith("int") and not field.name.endswith("seed")
+]
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,11 @@ def _check_groups(run: RunConfig) -> None:
     nodes |= {name: getattr(run, name) for name in ("task", "optimizer", "trainer", "logger")}
     if run.measurement is not None:
         is_mapping = isinstance(run.measurement, dict)
-        nodes |= {f"measurement.{key}": node for key, node in run.measurement.items()} if is_mapping else {
-            "measurement": run.measurement
-        }  # fmt: skip
+        nodes |= (
+            {f"measurement.{key}": node for key, node in run.measurement.items()}
+            if is_mapping
+            else {"measurement": run.measurement}
+        )
     for key, node in nodes.items():
         target = node.get("_target_") if isinstance(node, dict) else None
         is_target = isinstance(target, str) and re.fullmatch(r"\w+(\.\w+)+", target) is not None
@@ -241,5 +243,4 @@ def _check_model(model: dict[str, Any]) -> None:
 
 def _check(name: str, value: object, is_good: bool, demand: str) -> None:
     if not is_good:
-        shown = repr(value) if len(repr(value)) <= _MOST_SHOWN else f"{repr(value)[:_MOST_SHOWN]}…"
-        raise ConfigError(f"`{name}` {demand}, got {shown}")
+        raise ConfigError(f"`{name}` {demand}, got {shortened(repr(value), _MOST_SHOWN)}")

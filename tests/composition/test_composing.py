@@ -32,7 +32,7 @@ CASES: dict[str, list[Sequence[str]]] = {
     "several measurements": [["measurement=[gates,cost]"], ["measurement=[]"], ["measurement=null"]],
     "a path elsewhere": [["hydra.searchpath=[pkg://tests]", "seed=1"], ["seed=1"]],
     "wrong": [["seed=x"], ["nothing=1"], ["model=nobody"], ["seed="], ["+seed=1"], ["seed"], ["seed=1,2"], ["hydra=1"]],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(name="loader")

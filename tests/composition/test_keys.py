@@ -14,15 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.composition.keys import check_keys, nearest, plain
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement import measure
+from gradhorizon.late_measurement import command as measure
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import TINY
 
 SHORT = (
-    *(item for item in TINY if not item.startswith("measurement.")), "num_steps=2", "num_seeds=1",
+    *(item for item in TINY if not item.startswith("measurement.")),
+    "num_steps=2",
+    "num_seeds=1",
     "measurement=[input_gradients]",
-)  # fmt: skip
+)
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -162,12 +164,20 @@ def test_a_group_left_out_is_refused_with_what_there_is(tmp_path: Path, group: s
 @pytest.mark.parametrize(
     "override",
     [
-        "+optimizer.weight_decay=0.1", "++optimizer.amsgrad=true", "+optimizer._convert_=all", "~optimizer.lr",
-        "+measurement.input_gradients.schedule.at_last=false", "~trainer.log_every_steps", "experiment=quickstart",
-        "+measurement.mine._target_=gradhorizon.measurements.gates.Gates", "+hydra.job.env_set.NAME=x",
-        "+model.encoder._target_=collections.OrderedDict", "+hydra.callbacks.mine._target_=a.B", "~measurement.gates",
+        "+optimizer.weight_decay=0.1",
+        "++optimizer.amsgrad=true",
+        "+optimizer._convert_=all",
+        "~optimizer.lr",
+        "+measurement.input_gradients.schedule.at_last=false",
+        "~trainer.log_every_steps",
+        "experiment=quickstart",
+        "+measurement.mine._target_=gradhorizon.measurements.gates.Gates",
+        "+hydra.job.env_set.NAME=x",
+        "+model.encoder._target_=collections.OrderedDict",
+        "+hydra.callbacks.mine._target_=a.B",
+        "~measurement.gates",
     ],
-)  # fmt: skip
+)
 def test_what_a_class_takes_may_be_added_or_left_out(override: str) -> None:
     check_keys(composed(override))
 

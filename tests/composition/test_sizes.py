@@ -12,16 +12,22 @@ import pytest
 from gradhorizon.composition import sizes
 from gradhorizon.config import ConfigError, validate
 from gradhorizon.machine import stopping
-from gradhorizon.machine.ending_signals import commit_when_asked, leave_when_asked
+from gradhorizon.machine.stopping import commit_when_asked, leave_when_asked
 from gradhorizon.measurements.probe import log_spaced_lags
 from gradhorizon.sweeps.sweeper import asked_run
 from tests.runs_on_disk import composed, run
 
 LARGEST = 2**31 - 1
 HUGE = (
-    f"num_seeds={LARGEST}", "num_seeds=100000000", "num_layers=1000000000", "hidden_size=1000000",
-    f"batch_size={LARGEST}", f"seq_len={LARGEST}", f"val_size={LARGEST}", f"probe_batch_size={LARGEST}",
-)  # fmt: skip
+    f"num_seeds={LARGEST}",
+    "num_seeds=100000000",
+    "num_layers=1000000000",
+    "hidden_size=1000000",
+    f"batch_size={LARGEST}",
+    f"seq_len={LARGEST}",
+    f"val_size={LARGEST}",
+    f"probe_batch_size={LARGEST}",
+)
 
 
 @pytest.fixture(autouse=True)

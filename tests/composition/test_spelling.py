@@ -109,14 +109,16 @@ def test_a_folder_is_named_with_the_one_spelling() -> None:
 @pytest.mark.parametrize(
     ("target", "names"),
     [
-        ("gradhorizon.config.TrainerSettings", {"log_every_steps", "checkpoint_every_s", "progress_every_s",
-                                                "keep_probe_checkpoints"}),
+        (
+            "gradhorizon.config.TrainerSettings",
+            {"log_every_steps", "checkpoint_every_s", "progress_every_s", "keep_probe_checkpoints"},
+        ),
         ("gradhorizon.mirrors.NoMirror", set()),
         ("gradhorizon.cells.elman.unbiased_gaussian", {"cell", "gain"}),
         ("gradhorizon.measurements.schedule.LogSpaced", {"num_points", "at_init", "at_solved", "at_last"}),
         ("hydra.utils.get_class", {"path"}),
     ],
-)  # fmt: skip
+)
 def test_what_a_class_takes_is_read_from_its_source(target: str, names: set[str]) -> None:
     signature = read_signature(target)
     assert signature is not None

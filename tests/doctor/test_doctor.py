@@ -22,6 +22,7 @@ from tests import odd_cells
 from tests.models import MODELS, compose_model
 
 ALL_PRECISE = dict.fromkeys(GROUPS, 0.0)
+IN_FULL_PRECISION_ALONE = {"float64": "pass", "float32": "pass", "float16": "unsupported", "bfloat16": "unsupported"}
 
 
 def diagnosis(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -106,9 +107,7 @@ def test_complex_numbers_pass_in_full_precision_and_are_unsupported_in_half(
 ) -> None:
     code, document = diagnosis(capsys, "--cell", "tests.sound_cells.ComplexDiagonal")
     assert code == 0
-    assert verdicts(document) == {
-        "float64": "pass", "float32": "pass", "float16": "unsupported", "bfloat16": "unsupported",
-    }  # fmt: skip
+    assert verdicts(document) == IN_FULL_PRECISION_ALONE
 
 
 def test_nan_fails_and_is_null_in_the_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,9 +128,7 @@ def test_a_mistake_in_the_code_fails_with_its_own_words(capsys: pytest.CaptureFi
 def test_a_dtype_without_a_kernel_is_not_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     code, document = diagnosis(capsys, "--cell", "tests.wrong_cells.FullPrecisionOnly")
     assert code == 0
-    assert verdicts(document) == {
-        "float64": "pass", "float32": "pass", "float16": "unsupported", "bfloat16": "unsupported",
-    }  # fmt: skip
+    assert verdicts(document) == IN_FULL_PRECISION_ALONE
 
 
 def test_full_precision_on_the_cpu_is_what_every_cell_must_have(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from gradhorizon.kernels.casting import NoComplexFormatError, cast, num_real_numbers, real_dtype, real_numbers
-from tests.sound_cells import ComplexBuffer, ComplexDiagonal, Plain
+from tests.odd_cells import Plain
+from tests.sound_cells import ComplexBuffer, ComplexDiagonal
 
 
 @pytest.mark.parametrize("cell", [ComplexDiagonal, ComplexBuffer])

@@ -15,7 +15,7 @@ from gradhorizon.kernels.conduct import (
     check_precision,
     check_repeats,
     check_untouched,
-    measured_copy,
+    evaluation_copy,
 )
 
 INPUTS = torch.randn(3, 9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -100,14 +100,16 @@ def test_sound_conduct_passes(act: Callable[[Any, Tensor], Tensor]) -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.LSTM(2, 3, batch_first=True), nn.GRU(2, 3, 2, batch_first=True, bidirectional=True), nn.Linear(2, 3),
+        nn.LSTM(2, 3, batch_first=True),
+        nn.GRU(2, 3, 2, batch_first=True, bidirectional=True),
+        nn.Linear(2, 3),
         nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.Dropout(0.5), nn.GELU()),
         nn.TransformerEncoderLayer(2, 1, 4, batch_first=True),
     ],
     ids=lambda layer: type(layer).__name__,
-)  # fmt: skip
+)
 def test_layers_of_pytorch_pass(layer: nn.Module) -> None:
-    copied = measured_copy(layer, torch.float64)
+    copied = evaluation_copy(layer, torch.float64)
     check_conduct(copied, copied, INPUTS.clone())
 
 
@@ -151,11 +153,11 @@ def test_rounding_functions_are_told_from_masks_of_booleans() -> None:
 
 def test_a_copy_is_made_in_evaluation_mode_and_leaves_the_module() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
-    copied = measured_copy(module, torch.float64)
+    copied = evaluation_copy(module, torch.float64)
     assert not copied.training
     assert module.training
     assert next(copied.parameters()).dtype == torch.float64
     assert next(module.parameters()).dtype == torch.float32
     module.kept = module(INPUTS.float())
     with pytest.raises(ConductError, match=r"Sequential cannot be copied \(Only Tensors created explicitly"):
-        measured_copy(module, torch.float64)
+        evaluation_copy(module, torch.float64)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +15,8 @@ from gradhorizon.kernels.conduct import LENGTHS, ConductError
 from gradhorizon.kernels.contract import check_contract, check_training_memory
 from gradhorizon.kernels.gate import kernel_errors
 from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.terminal.once import say_once
+from tests.kernels.callers import SURROUNDINGS as CALLERS
 from tests.models import MODELS, build_cell
 from tests.odd_cells import (
     REFUSED,
@@ -33,20 +33,13 @@ from tests.wrong_cells import Mixing, Noisy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
 
-SURROUNDINGS: dict[str, Callable[[], Any]] = {
-    "no_grad": torch.no_grad,
-    "inference": torch.inference_mode,
-    "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
-    "anomaly": partial(torch.autograd.set_detect_anomaly, True),
-    "device": partial(torch.device, "meta"),
-    "own": own_surroundings,
-}
+SURROUNDINGS = {**CALLERS, "own": own_surroundings}
 
 
 @pytest.fixture(autouse=True)
 def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "_passed", set())
-    contract._say_once.cache_clear()
+    say_once.cache_clear()
 
 
 @pytest.mark.parametrize("hidden_size", [4, 70])

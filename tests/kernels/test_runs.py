@@ -27,9 +27,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:Fu
 
 SEQ_LEN, HIDDEN_SIZE = 8, 4
 SHORT = (
-    "num_seeds=1", "num_steps=2", "val_every_steps=2", "val_size=2", "probe_batch_size=1", f"seq_len={SEQ_LEN}",
-    f"hidden_size={HIDDEN_SIZE}", "measurement=[input_gradients,state_gradients,parameter_gradients]",
-)  # fmt: skip
+    "num_seeds=1",
+    "num_steps=2",
+    "val_every_steps=2",
+    "val_size=2",
+    "probe_batch_size=1",
+    f"seq_len={SEQ_LEN}",
+    f"hidden_size={HIDDEN_SIZE}",
+    "measurement=[input_gradients,state_gradients,parameter_gradients]",
+)
 
 
 def external(cell: type[Recurrent]) -> tuple[str, ...]:
@@ -108,23 +114,43 @@ def test_a_complex_parameter_has_the_profile_of_its_closed_form(tmp_path: Path) 
 
 
 MEASUREMENTS = (
-    "input_gradients", "state_gradients", "parameter_gradients", "temporal_contributions", "lyapunov_spectrum",
-    "autonomous_spectrum", "state_jacobians", "gradient_noise", "recurrent_weights", "precision", "cost", "gates",
-)  # fmt: skip
+    "input_gradients",
+    "state_gradients",
+    "parameter_gradients",
+    "temporal_contributions",
+    "lyapunov_spectrum",
+    "autonomous_spectrum",
+    "state_jacobians",
+    "gradient_noise",
+    "recurrent_weights",
+    "precision",
+    "cost",
+    "gates",
+)
 ALL = (
     f"measurement=[{','.join(MEASUREMENTS)}]",
-    "measurement.lyapunov_spectrum.num_exponents=null", "measurement.autonomous_spectrum.num_steps=12",
-    "measurement.autonomous_spectrum.transient_steps=2", "measurement.autonomous_spectrum.num_exponents=2",
+    "measurement.lyapunov_spectrum.num_exponents=null",
+    "measurement.autonomous_spectrum.num_steps=12",
+    "measurement.autonomous_spectrum.transient_steps=2",
+    "measurement.autonomous_spectrum.num_exponents=2",
     "measurement.cost.num_repetitions=1",
-)  # fmt: skip
+)
 
 
 def test_every_measurement_of_a_complex_cell_is_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = run(tmp_path, *SHORT, *external(ComplexDiagonal), *ALL, "clip_norm=1e-3", "probe_batch_size=3")
-    tables = {name: read_member_table(folder / "seed-0", name) for name in (
-        "lyapunov_spectrum", "recurrent_weights", "precision", "parameter_gradients", "temporal_contributions",
-        "gradient_noise", "state_jacobians",
-    )}  # fmt: skip
+    tables = {
+        name: read_member_table(folder / "seed-0", name)
+        for name in (
+            "lyapunov_spectrum",
+            "recurrent_weights",
+            "precision",
+            "parameter_gradients",
+            "temporal_contributions",
+            "gradient_noise",
+            "state_jacobians",
+        )
+    }
     start: Any = {name: rows[rows["step"] == 0] for name, rows in tables.items() if rows is not None}
     # |λ| = 0.99 for every unit, and each complex exponent counts twice.
     exponents = start["lyapunov_spectrum"]
@@ -171,10 +197,19 @@ def test_a_sweep_over_odd_cells_says_one_line_for_each(tmp_path: Path) -> None:
     cells = [cell for cell in REFUSED if cell.__name__ in _OF_THE_SWEEP]
     targets = ",".join(f"tests.odd_cells.{cell.__name__}" for cell in cells)
     command = [
-        sys.executable, "-m", "gradhorizon.application", "-m", "model=external", f"model.cell._target_={targets}",
-        "model.label=odd", "task=adding_arjovsky2016", "logger=none", f"runs_dir={tmp_path}/runs", *SHORT,
+        sys.executable,
+        "-m",
+        "gradhorizon.application",
+        "-m",
+        "model=external",
+        f"model.cell._target_={targets}",
+        "model.label=odd",
+        "task=adding_arjovsky2016",
+        "logger=none",
+        f"runs_dir={tmp_path}/runs",
+        *SHORT,
         f"hydra.sweep.dir={tmp_path}/hydra",
-    ]  # fmt: skip
+    ]
     found = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert found.returncode == 1
     said = found.stdout + found.stderr

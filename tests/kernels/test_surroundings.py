@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +19,10 @@ from gradhorizon.measurements.temporal_contributions import TemporalContribution
 from gradhorizon.network import Network
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.training.streams import probe_batch
+from tests.kernels.callers import SURROUNDINGS
 from tests.sound_cells import ComplexDiagonal, HasKinks, ScalesByConstants
 
 TASK = AddingArjovsky2016(seq_len=9)
-SURROUNDINGS: dict[str, Callable[[], Any]] = {
-    "no_grad": torch.no_grad,
-    "inference": torch.inference_mode,
-    "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
-    "anomaly": partial(torch.autograd.set_detect_anomaly, True),
-    "device": partial(torch.device, "meta"),
-}
 
 
 def probe(cell: type[Recurrent]) -> Probe:

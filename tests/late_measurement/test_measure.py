@@ -14,7 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gradhorizon.late_measurement.measure import find_runs, main
+from gradhorizon.late_measurement.command import find_runs, main
 from gradhorizon.machine import gpus
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from gradhorizon.records.files import read_json, write_json
@@ -26,10 +26,12 @@ from tests.runs_on_disk import all_tables, run
 
 TABLES = ("lyapunov_spectrum", "state_jacobians", "temporal_contributions", "recurrent_weights", "gates")
 CHOSEN = (
-    f"measurement=[{','.join(TABLES)}]", "measurement.lyapunov_spectrum.num_exponents=3",
-    "measurement.lyapunov_spectrum.num_samples=2", "measurement.state_jacobians.num_samples=2",
+    f"measurement=[{','.join(TABLES)}]",
+    "measurement.lyapunov_spectrum.num_exponents=3",
+    "measurement.lyapunov_spectrum.num_samples=2",
+    "measurement.state_jacobians.num_samples=2",
     "measurement.temporal_contributions.num_bins=3",
-)  # fmt: skip
+)
 CHEAP = ("measurement=[recurrent_weights,gates]",)
 SMALL = ("model=lstm", "hidden_size=3", "seq_len=5", "num_steps=10", "num_seeds=1", "val_size=5")
 
@@ -172,8 +174,9 @@ def test_inner_steps_of_another_schedule_than_the_one_that_kept_them_are_told_ap
     later = without_tables(from_the_start, tmp_path)
     schedule = (
         "measurement.gates.schedule._target_=gradhorizon.measurements.schedule.Every",
-        "~measurement.gates.schedule.num_points", "+measurement.gates.schedule.every_steps=3",
-    )  # fmt: skip
+        "~measurement.gates.schedule.num_points",
+        "+measurement.gates.schedule.every_steps=3",
+    )
     assert main([str(later), "measurement=gates", *schedule]) == 0
     assert phases(later, "gates") == [("init", 0), ("train", 3), ("last", 10)]
     assert "no checkpoint at 2 of 3 inner steps of gates" in caplog.text
@@ -409,12 +412,15 @@ def test_a_schedule_whose_steps_were_not_kept_is_refused(finished: Path, caplog:
         (["measurement=gates", "seq_len=3"], "(what trained is fixed), got seq_len=3"),
         (["measurement=[]", "+measurement.mine._target_=no_such_package.Mine"], "measurement mine: "),
         (
-            ["measurement=gates", "+measurement.two._target_=gradhorizon.measurements.gates.Gates",
-             "+measurement.two.schedule=${measurement.gates.schedule}"],
+            [
+                "measurement=gates",
+                "+measurement.two._target_=gradhorizon.measurements.gates.Gates",
+                "+measurement.two.schedule=${measurement.gates.schedule}",
+            ],
             "each table can be measured once at a time, got gates, two",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_refused_before_anything_is_measured(
     finished: Path, caplog: pytest.LogCaptureFixture, overrides: list[str], words: str
 ) -> None:

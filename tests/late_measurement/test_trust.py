@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement.measure import main
+from gradhorizon.late_measurement.command import main
 from gradhorizon.late_measurement.trust import check_prefixes, check_trusted
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.measurements.recurrent_weights import RecurrentWeights
@@ -73,22 +73,56 @@ def test_every_shipped_choice_is_built_without_asking(group: str) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "os.system", "builtins.eval", "builtins.exec", "functools.partial", "pandas.read_pickle", "subprocess.Popen",
-        "torch.load", "torch.hub.load", "torch.jit.load", "torch.utils.data.DataLoader", "torch.serialization.load",
-        "torch.nn.modules.module.torch.hub.load", "torch.nn.modules.module.Module.load_state_dict",
-        "torch.nn.utils.parametrizations.orthogonal", "torch.nn.functional.relu", "torch.nn.init.normal_",
-        "torch.nn.Parameter", "torch.nn.modules.linear.math.sqrt", "torch.optim.lr_scheduler.LambdaLR",
-        "gradhorizon.cells.lstm.torch.load", "gradhorizon.cells.lstm.torch", "gradhorizon.cells.lstm.LSTM.segment",
-        "gradhorizon.cells.lstm.nn.Linear", "gradhorizon.cells.lstm.Tensor", "gradhorizon.cells.initialization.uniform",
-        "gradhorizon.records.reading.read_runs", "gradhorizon.late_measurement.trust.importlib.import_module",
-        "gradhorizon.late_measurement.trust.check_trusted", "gradhorizon.late_measurement.measure.main",
+        "os.system",
+        "builtins.eval",
+        "builtins.exec",
+        "functools.partial",
+        "pandas.read_pickle",
+        "subprocess.Popen",
+        "torch.load",
+        "torch.hub.load",
+        "torch.jit.load",
+        "torch.utils.data.DataLoader",
+        "torch.serialization.load",
+        "torch.nn.modules.module.torch.hub.load",
+        "torch.nn.modules.module.Module.load_state_dict",
+        "torch.nn.utils.parametrizations.orthogonal",
+        "torch.nn.functional.relu",
+        "torch.nn.init.normal_",
+        "torch.nn.Parameter",
+        "torch.nn.modules.linear.math.sqrt",
+        "torch.optim.lr_scheduler.LambdaLR",
+        "gradhorizon.cells.lstm.torch.load",
+        "gradhorizon.cells.lstm.torch",
+        "gradhorizon.cells.lstm.LSTM.segment",
+        "gradhorizon.cells.lstm.nn.Linear",
+        "gradhorizon.cells.lstm.Tensor",
+        "gradhorizon.cells.initialization.uniform",
+        "gradhorizon.records.reading.read_runs",
+        "gradhorizon.late_measurement.trust.importlib.import_module",
+        "gradhorizon.late_measurement.trust.check_trusted",
+        "gradhorizon.late_measurement.command.main",
         "gradhorizon.records.checkpoints.load_checkpoint",
-        "gradhorizon.tasks.adding_arjovsky2016.AddingArjovsky2016", "gradhorizon.readouts.StateReadout",
-        "gradhorizon.cells_evil.Cell", "hydra.utils.instantiate", "hydra.utils.get_method", "hydra.utils.call",
-        "pydoc.locate", "gradhorizon.cells.lstm.LSTM ", "\u043es.system", "gradhorizon.cells.lst\uff4d.LSTM",
-        "gradhorizon.cells..LSTM", "gradhorizon", "", "???", None, 3, ["os.system"], {"_target_": "os.system"},
+        "gradhorizon.tasks.adding_arjovsky2016.AddingArjovsky2016",
+        "gradhorizon.readouts.StateReadout",
+        "gradhorizon.cells_evil.Cell",
+        "hydra.utils.instantiate",
+        "hydra.utils.get_method",
+        "hydra.utils.call",
+        "pydoc.locate",
+        "gradhorizon.cells.lstm.LSTM ",
+        "\u043es.system",
+        "gradhorizon.cells.lst\uff4d.LSTM",
+        "gradhorizon.cells..LSTM",
+        "gradhorizon",
+        "",
+        "???",
+        None,
+        3,
+        ["os.system"],
+        {"_target_": "os.system"},
     ],
-)  # fmt: skip
+)
 def test_a_cell_of_another_kind_is_refused_in_one_line(target: Any) -> None:
     with pytest.raises(ConfigError, match=r"`model\.cell\._target_` of the run's configuration must be") as caught:
         check_trusted(cell(target))
@@ -149,10 +183,11 @@ def test_a_class_that_is_only_looked_up_is_held_to_its_kind_too(node: dict[str, 
 @pytest.mark.parametrize(
     ("group", "target"),
     [
-        ("optimizer", "torch.optim.SGD"), ("optimizer", "torch.optim.adamw.AdamW"),
+        ("optimizer", "torch.optim.SGD"),
+        ("optimizer", "torch.optim.adamw.AdamW"),
         ("trainer", "gradhorizon.config.TrainerSettings"),
     ],
-)  # fmt: skip
+)
 def test_classes_of_a_groups_kind_are_built(group: str, target: str) -> None:
     check_trusted(config_with(**{group: {"_target_": target}}))
 
@@ -164,7 +199,7 @@ def test_modules_of_torch_are_built(target: str) -> None:
 
 @pytest.mark.parametrize(
     "text", ["${oc.env:HOME}", "a${seed}", "${oc.decode:'1'}", r"\${x}", "${hydra:job.name}", "${"]
-)  # fmt: skip
+)
 def test_nothing_is_looked_up_for_a_stranger(text: str) -> None:
     for config in (config_with(runs_dir=text), cell(LSTM, some_arg=[text]), cell(LSTM, some_arg={text: 1})):
         with pytest.raises(ConfigError, match="must be plain data, got an interpolation"):
@@ -259,13 +294,28 @@ def test_measuring_a_strangers_run_executes_nothing_of_it(
 @pytest.mark.parametrize(
     "content",
     [
-        "!!python/object/apply:os.system ['touch {mark}']", "seed: !!python/name:os.system", "a: &a [1]\nb: *a\n",
-        "a: &a [x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(9)), "[" * 100_000, "- " * 50_000 + "x",
-        "a: 1\na: 2\n", "{a: 1, a: 2}", f"a: {'9' * 5000}", f"a: 0x{'f' * 100_000}", f"a: 1{':1' * 10_000}",
-        "a: \0", "\ud800", "a: 1\n---\nb: 2\n", "model: 3\n", "1: 2\n", "", "- a", "task: [",
+        "!!python/object/apply:os.system ['touch {mark}']",
+        "seed: !!python/name:os.system",
+        "a: &a [1]\nb: *a\n",
+        "a: &a [x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(9)),
+        "[" * 100_000,
+        "- " * 50_000 + "x",
+        "a: 1\na: 2\n",
+        "{a: 1, a: 2}",
+        f"a: {'9' * 5000}",
+        f"a: 0x{'f' * 100_000}",
+        f"a: 1{':1' * 10_000}",
+        "a: \0",
+        "\ud800",
+        "a: 1\n---\nb: 2\n",
+        "model: 3\n",
+        "1: 2\n",
+        "",
+        "- a",
+        "task: [",
         "a: {b: 18446744073709551616}",
     ],
-)  # fmt: skip
+)
 def test_a_configuration_that_no_run_writes_is_one_line(
     strange: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:

@@ -150,9 +150,12 @@ def hung_up_on(tmp_path: Path, disposition: signal.Handlers, *overrides: str) ->
     """A launch that trains for long, with all that it has begun; its terminal is about to be closed."""
     process = subprocess.Popen(
         [*TRAIN, *overrides, *TINY, "val_every_steps=100000"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, disposition),  # noqa: PLW1509, as `nohup` does
-    )  # fmt: skip
+    )
     wait_until_begun(tmp_path, process)
     return process
 
@@ -199,9 +202,14 @@ def test_a_terminal_that_is_really_closed_is_no_error(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [*TRAIN, *TINY, "num_steps=100000", "val_every_steps=100000"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        command,
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509, as its controlling terminal
-    )  # fmt: skip
+    )
     os.close(theirs)
     drain = threading.Thread(target=_read_until_closed, args=(ours,), daemon=True)
     drain.start()
@@ -247,3 +255,13 @@ def test_signals_that_nohup_ignores_stay_ignored() -> None:
     finally:
         signal.signal(signal.SIGHUP, earlier)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_a_launchers_polite_request_stays_one_while_a_run_only_looks_and_while_it_trains() -> None:
+    with stopping.handled([signal.SIGTERM, signal.SIGHUP], signal.SIG_DFL):
+        stopping.leave_when_asked()
+        assert signal.getsignal(signal.SIGTERM) is stopping._leave
+        stopping.heed_signals()
+        stopping.leave_when_asked()
+        with stopping.commit_when_asked():
+            assert signal.getsignal(signal.SIGTERM) is stopping._heed

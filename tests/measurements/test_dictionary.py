@@ -12,7 +12,8 @@ import pytest
 from gradhorizon import measurements
 from gradhorizon.measurements import dictionary
 from gradhorizon.measurements.measurement import Measurement
-from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Column, RecordsError, Table
+from gradhorizon.records.errors import RecordsError
+from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Column, Table
 
 ROOT = Path(__file__).parents[2]
 

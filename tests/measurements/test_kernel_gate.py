@@ -28,9 +28,10 @@ from gradhorizon.kernels.gate import (
     configuration,
     kernel_errors,
 )
+from gradhorizon.terminal.once import say_once
 from tests.models import MODELS, build_cell
-from tests.odd_cells import CountsInAList
-from tests.sound_cells import BatchNormedBias, ComplexDiagonal, Dropout, Plain
+from tests.odd_cells import CountsInAList, Plain
+from tests.sound_cells import BatchNormedBias, ComplexDiagonal, Dropout
 from tests.synthetic_cells import ClockedReader
 from tests.wrong_cells import Mixing, Noisy, WrongWhereItIsMeasured
 
@@ -266,7 +267,7 @@ def test_cell_that_draws_noise_is_told_so_and_not_that_its_kernel_is_wrong() -> 
 def test_noise_of_training_alone_passes_in_both_modes_and_is_said(
     dtype: torch.dtype, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate._say_once.cache_clear()
+    say_once.cache_clear()
     check_kernel(Dropout(3, 16), "cpu", dtype)
     check_kernel(Dropout(3, 16), "cpu", dtype, training=False)
     assert "Dropout draws random numbers while it trains and none in evaluation mode" in caplog.text

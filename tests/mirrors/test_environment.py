@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 from gradhorizon.composition.arguments import check_arguments
 from gradhorizon.config import ConfigError
 from gradhorizon.machine.installed import CONF_DIR
-from gradhorizon.mirrors import environment, push
+from gradhorizon.mirrors import push
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.mirrors.weights_and_biases import LoginError, WandbMirror
 from gradhorizon.records.reading import read_member_table
+from gradhorizon.terminal.once import say_once
 from tests.mirrors.test_mirror import run_info
 from tests.mirrors.test_weights_and_biases import offline_files, read_back
 from tests.runs_on_disk import run
@@ -30,7 +31,7 @@ OFF = [("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true"), ("WANDB_DISABLED"
 
 @pytest.fixture(autouse=True)
 def unsaid() -> None:
-    environment._say_once.cache_clear()
+    say_once.cache_clear()
 
 
 @pytest.fixture

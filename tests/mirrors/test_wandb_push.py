@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.mirrors import push
+from gradhorizon.mirrors.rebuilt import RebuiltMirror
 from tests.mirrors.conftest import warnings_in
 from tests.mirrors.offline_reader import read_offline_run
 from tests.mirrors.recorded_points import points_of_records, points_of_server
@@ -132,7 +133,7 @@ def test_interrupted_run_is_pushed_as_far_as_it_is_recorded_and_goes_on_later(
 def test_server_that_takes_nothing_is_an_error(
     stub: WandbStub, finished: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(push.RebuiltMirror, "INIT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(RebuiltMirror, "INIT_TIMEOUT_S", 1.0)
     if fault == "absent":
         stub.die()
     else:

@@ -7,7 +7,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from gradhorizon.config import ConfigError
-from gradhorizon.late_measurement.measure import composed
+from gradhorizon.late_measurement.command import composed
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.measurements.measurement import Measurement, StepMeasurement
 from gradhorizon.records.absent_tables import can_be_added, remedy

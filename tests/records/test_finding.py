@@ -15,12 +15,12 @@ import pytest
 
 from gradhorizon.analysis import command_line
 from gradhorizon.analysis.reading.cohort import read_cohort
-from gradhorizon.late_measurement import measure
+from gradhorizon.late_measurement import command as measure
 from gradhorizon.mirrors import push
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.finding import find
 from gradhorizon.records.reading import read_runs
-from gradhorizon.records.tables import RecordsError
-from gradhorizon.runs.folders import find as find_folder
+from gradhorizon.runs.folders import find_run
 from gradhorizon.status import command
 from gradhorizon.status.sweep import SweepReader
 from gradhorizon.sweeps.launch import launch
@@ -284,7 +284,7 @@ def test_of_two_folders_with_one_run_a_launch_takes_the_one_that_knows_its_name_
 ) -> None:
     shutil.copytree(own, own.with_name(f"a-copy-of-{own.name}"))
     identity = own.name.rpartition("-")[2]
-    assert find_folder(own.parent, identity) == own
+    assert find_run(own.parent, identity) == own
     assert f"{own.name} is the run that is launched, and a-copy-of-{own.name} is one with it" in caplog.text
     assert "2 folders are one run" in find([own.parents[1]]).notes[0]
 
@@ -293,7 +293,7 @@ def test_of_two_folders_with_one_run_a_launch_takes_the_one_that_knows_its_name_
 def test_a_launch_takes_no_folder_that_was_set_aside(own: Path, name: str) -> None:
     identity = own.name.rpartition("-")[2]
     own.rename(own.with_name(name.format(own.name)))
-    assert find_folder(own.parent, identity) is None
+    assert find_run(own.parent, identity) is None
 
 
 def test_a_copy_beside_a_run_is_refused_as_the_same_run_with_what_to_do(synthetic: Path) -> None:

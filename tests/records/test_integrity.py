@@ -14,19 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gradhorizon.records.files import DamagedFileError, read_json, write_json
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.layout import part_name
 from gradhorizon.records.listing import Listing
 from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import read_member_table, read_runs
 from gradhorizon.records.seals import is_sealed_archive
-from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.runs.verification import verify_run
+from tests.full_disks import SHORT, begun_run
+from tests.full_disks import copied as copy_of
 from tests.records_on_disk import LEAD, commit, end, list_files, resumed, rows, without_listing, written
 from tests.runs_on_disk import assert_same_records, run
-from tests.test_faults import SHORT, fill_the_disk_at
-from tests.test_faults import copied as copy_of
 
 
 def parts(member: Path) -> list[Path]:
@@ -165,12 +166,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose disk was full when its first member was to be closed."""
-    folder = tmp_path_factory.mktemp("begun")
-    with pytest.MonkeyPatch.context() as patch:
-        fill_the_disk_at(patch, "metrics.parquet")
-        with pytest.raises(Exception, match="No space left on device"):
-            run(folder, *SHORT)
-    return next(path for path in (folder / "default").iterdir() if path.is_dir())
+    return begun_run(tmp_path_factory.mktemp("begun"))
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -279,8 +275,10 @@ def test_the_digest_of_records_changes_with_any_row_and_with_no_copy(whole: Path
     table = pq.read_table(path)
     entry = write_parquet(table.slice(0, table.num_rows - 1), path)
     sheet = read_json(folder / "seed-0" / "member.json")
-    write_json({**sheet, "files": {**sheet["files"], "records/metrics.parquet": entry.plain}},
-               folder / "seed-0" / "member.json")  # fmt: skip
+    write_json(
+        {**sheet, "files": {**sheet["files"], "records/metrics.parquet": entry.plain}},
+        folder / "seed-0" / "member.json",
+    )
     assert read_runs([folder]).digest != digest
 
 

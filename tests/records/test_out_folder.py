@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gradhorizon.mirrors import push
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.out_folder import refuse_unfit
-from gradhorizon.records.tables import RecordsError
 from tests.synthetic_runs import SyntheticRun
 
 ROOT = Path(__file__).parents[2]

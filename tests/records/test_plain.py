@@ -113,12 +113,14 @@ def _socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (_folder, "is a folder, expected a file"), (os.mkfifo, "is a pipe, expected a file"),
-        (_socket, "is a socket, expected a file"), (lambda path: path.symlink_to("/dev/zero"), "leads out of"),
+        (_folder, "is a folder, expected a file"),
+        (os.mkfifo, "is a pipe, expected a file"),
+        (_socket, "is a socket, expected a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "leads out of"),
         (lambda path: path.symlink_to("nowhere"), "is a link that leads nowhere"),
         (lambda path: path.symlink_to(path.name), "leads nowhere|cannot be read"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_is_no_file_is_said_and_not_waited_for(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     path = tmp_path / "run.json"
@@ -207,8 +209,13 @@ def test_numbers_dates_and_texts_are_read_as_they_were_written(tmp_path: Path) -
         "a: 1e-3\nb: 2020-01-01\nc: '1'\nd: [1, .inf, null, true]\ne: .5\nf: 1.0e-05\n"
     )
     assert read_configuration(tmp_path) == {
-        "a": 0.001, "b": "2020-01-01", "c": "1", "d": [1, float("inf"), None, True], "e": 0.5, "f": 1e-5,
-    }  # fmt: skip
+        "a": 0.001,
+        "b": "2020-01-01",
+        "c": "1",
+        "d": [1, float("inf"), None, True],
+        "e": 0.5,
+        "f": 1e-5,
+    }
 
 
 def test_what_looks_like_an_interpolation_is_text(tmp_path: Path) -> None:

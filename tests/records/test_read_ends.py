@@ -67,9 +67,14 @@ def test_members_and_probes_are_folded_apart() -> None:
 
 @pytest.mark.parametrize(
     ("config", "expected"),
-    [({"model": {"bidirectional": True}}, True), ({"model": {"bidirectional": False}}, False), ({"model": {}}, False),
-     ({"model": "lstm"}, False), ({}, False)],
-)  # fmt: skip
+    [
+        ({"model": {"bidirectional": True}}, True),
+        ({"model": {"bidirectional": False}}, False),
+        ({"model": {}}, False),
+        ({"model": "lstm"}, False),
+        ({}, False),
+    ],
+)
 def test_direction_is_read_from_the_configuration(config: dict[str, object], expected: bool) -> None:
     assert is_bidirectional(config) is expected
 

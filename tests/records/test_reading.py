@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_member_table, read_runs
-from gradhorizon.records.tables import METRICS, RecordsError
+from gradhorizon.records.tables import METRICS
 from gradhorizon.records.writing import MemberRecords
 from tests.records_on_disk import LEAD, commit, end, list_files, resumed, rows, without_listing, written
 

@@ -43,9 +43,15 @@ def run_sheet(**changes: Any) -> dict[str, Any]:
 def member_sheet(**changes: Any) -> dict[str, Any]:
     """A whole ``member.json`` with some values replaced."""
     return {
-        "seed": 0, "status": "finished", "outcome": "solved", "outcome_step": 5, "step": 5, "launch": {"device": "cpu"},
-        "measured_later": {"gates": {"num_rows": 3, "settings": {}}}, **changes,
-    }  # fmt: skip
+        "seed": 0,
+        "status": "finished",
+        "outcome": "solved",
+        "outcome_step": 5,
+        "step": 5,
+        "launch": {"device": "cpu"},
+        "measured_later": {"gates": {"num_rows": 3, "settings": {}}},
+        **changes,
+    }
 
 
 def without(content: dict[str, Any], key: str) -> dict[str, Any]:

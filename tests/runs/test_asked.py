@@ -25,9 +25,17 @@ from tests.status_runs import StatusRun, claim, failed, write
 
 AXIS = ("seq_len=8", "seq_len=9")
 ODD = {
-    "key": 3, "title": "", "overrides": [], "identities": [], "run": "x", "seeds": ["a"], "model": None, "task": None,
-    "seq_len": None, "num_steps": None,
-}  # fmt: skip
+    "key": 3,
+    "title": "",
+    "overrides": [],
+    "identities": [],
+    "run": "x",
+    "seeds": ["a"],
+    "model": None,
+    "task": None,
+    "seq_len": None,
+    "num_steps": None,
+}
 
 
 def sweep(

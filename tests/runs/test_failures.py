@@ -12,14 +12,15 @@ import pytest
 
 from gradhorizon.config import ConfigError
 from gradhorizon.machine import stopping
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import read_json, write_json
+from gradhorizon.records.layout import FAILURE
 from gradhorizon.records.seals import digest_of_json
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs import endings
 from gradhorizon.runs.endings import marked, record
-from gradhorizon.runs.failures import FAILURE, forgive
+from gradhorizon.runs.failures import forgive
 from gradhorizon.runs.locks import MemberHeldError
-from gradhorizon.runs.results import FailedRun, listing
+from gradhorizon.runs.results import FailedRun, failures_in_words
 from gradhorizon.terminal.reasons import RunFailedError, attached, phase, reason_of
 from tests.breaking import Unspeakable
 from tests.status_runs import StatusRun
@@ -178,6 +179,9 @@ def test_a_configuration_refused_before_there_is_a_folder_leaves_none_and_afterw
 def test_the_listing_names_every_failure_and_its_logs(folder: Path) -> None:
     mark(folder)
     failed = [FailedRun("#3 model=gru", "ValueError: no", folder), FailedRun("#4", "no task", None)]
-    assert listing(failed, num_runs=9).splitlines() == [
-        "2 of 9 runs failed:", "  #3 model=gru: ValueError: no", f"    {folder}: failed.json, log.txt", "  #4: no task",
-    ]  # fmt: skip
+    assert failures_in_words(failed, num_runs=9).splitlines() == [
+        "2 of 9 runs failed:",
+        "  #3 model=gru: ValueError: no",
+        f"    {folder}: failed.json, log.txt",
+        "  #4: no task",
+    ]

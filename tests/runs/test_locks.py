@@ -47,9 +47,17 @@ def leave(folder: Path, age_s: float = 0.0, number: int = 1, **changes: Any) -> 
     member = folder / "seed-0"
     member.mkdir(exist_ok=True)
     claim = Claim(
-        member / f".owner-{number:06d}.json", number, 0.0, "elsewhere", "another boot", 4321, 77, time.time() - 3600,
-        "GPU 5", "its token",
-    )  # fmt: skip
+        member / f".owner-{number:06d}.json",
+        number,
+        0.0,
+        "elsewhere",
+        "another boot",
+        4321,
+        77,
+        time.time() - 3600,
+        "GPU 5",
+        "its token",
+    )
     claim = replace(claim, **changes)
     content = {key: value for key, value in asdict(claim).items() if key not in ("path", "number", "beat_at_s")}
     claim.path.write_text(json.dumps(content))
@@ -190,8 +198,9 @@ def test_a_lock_whose_holder_is_unknown_is_respected(folder: Path) -> None:
     assert names(folder) == [".owner-000001.json"]
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "no locks"), OSError(errno.EOPNOTSUPP, "none"),
-                                   NotImplementedError("no flock")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOLCK, "no locks"), OSError(errno.EOPNOTSUPP, "none"), NotImplementedError("no flock")]
+)
 def test_without_locks_of_the_file_system_the_claim_alone_decides(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -328,8 +337,18 @@ def test_a_run_that_was_taken_over_writes_no_more(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_a_sweep_skips_what_another_process_trains_and_says_that_not_all_is_done(tmp_path: Path) -> None:
-    sweep = [sys.executable, "-m", "gradhorizon", "-m", *TINY[:-2], "num_seeds=1", "device=cpu", "num_steps=1",
-             "val_every_steps=1", "seq_len=8,9"]  # fmt: skip
+    sweep = [
+        sys.executable,
+        "-m",
+        "gradhorizon",
+        "-m",
+        *TINY[:-2],
+        "num_seeds=1",
+        "device=cpu",
+        "num_steps=1",
+        "val_every_steps=1",
+        "seq_len=8,9",
+    ]
     folder = run(tmp_path / "runs", "num_seeds=1", "num_steps=1", "val_every_steps=1", "seq_len=8")
     (folder / "seed-0").rename(tmp_path / "moved")
     with members_locked(folder, [0]):

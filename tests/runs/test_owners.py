@@ -16,10 +16,10 @@ from filelock import FileLock
 
 from gradhorizon.records.files import read_json, write_atomically, write_json
 from gradhorizon.records.launches import Launch, earlier_launches
+from gradhorizon.records.layout import FAILURE
 from gradhorizon.records.reading import read_runs
 from gradhorizon.runs.claims import latest_claim
 from gradhorizon.runs.endings import record
-from gradhorizon.runs.failures import FAILURE
 from gradhorizon.runs.locks import MemberHeldError, check_held, members_locked
 from gradhorizon.runs.log import log_file
 from gradhorizon.runs.summary import summarize

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gradhorizon.records.files import read_json, remove_orphans, write_json
+from gradhorizon.records.layout import FAILURE
 from gradhorizon.runs.claims import latest_claim
-from gradhorizon.runs.failures import FAILURE
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.settling import settle
 from tests.runs_on_disk import run

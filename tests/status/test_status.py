@@ -118,12 +118,23 @@ def empty(experiment: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (running, "running"), (started, "running"), (launched_again, "running"), (stale, "stale"), (killed, "stale"),
-        (failed, "failed"), (refused, "failed"), (failed_alone, "failed"), (interrupted, "queued"), (empty, "queued"),
-        (finished, "finished"), (all_done_but_unsaid, "finished"), (truncated, "unreadable"),
-        (truncated_member, "unreadable"), (not_of_ours, "unreadable"),
+        (running, "running"),
+        (started, "running"),
+        (launched_again, "running"),
+        (stale, "stale"),
+        (killed, "stale"),
+        (failed, "failed"),
+        (refused, "failed"),
+        (failed_alone, "failed"),
+        (interrupted, "queued"),
+        (empty, "queued"),
+        (finished, "finished"),
+        (all_done_but_unsaid, "finished"),
+        (truncated, "unreadable"),
+        (truncated_member, "unreadable"),
+        (not_of_ours, "unreadable"),
     ],
-)  # fmt: skip
+)
 def test_every_state_of_a_run_is_told_from_the_disk(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Path], expected: str
 ) -> None:
@@ -140,10 +151,15 @@ def test_every_state_of_a_run_is_told_from_the_disk(
 @pytest.mark.parametrize(
     ("others", "code"),
     [
-        ((), 0), ((running,), 75), ((interrupted,), 75), ((failed,), 1), ((stale,), 1), ((truncated,), 1),
+        ((), 0),
+        ((running,), 75),
+        ((interrupted,), 75),
+        ((failed,), 1),
+        ((stale,), 1),
+        ((truncated,), 1),
         ((running, failed), 1),
     ],
-)  # fmt: skip
+)
 def test_the_exit_code_says_whether_all_is_finished_something_broke_or_more_is_to_come(
     tmp_path: Path, others: Sequence[Callable[[Path], Path]], code: int, arguments: list[str]
 ) -> None:
@@ -229,8 +245,14 @@ def test_totals_add_up_what_runs_and_what_was_left(tmp_path: Path, capsys: pytes
     failed(tmp_path / "study", model="irnn")
     totals = document(capsys, tmp_path)["totals"]
     assert totals["runs"] == {
-        "running": 1, "failed": 1, "stale": 0, "unreadable": 0, "queued": 1, "missing": 0, "finished": 1,
-    }  # fmt: skip
+        "running": 1,
+        "failed": 1,
+        "stale": 0,
+        "unreadable": 0,
+        "queued": 1,
+        "missing": 0,
+        "finished": 1,
+    }
     assert totals["members"] == {"total": 9, "done": 4, "solved": 2, "diverged": 1, "budget exhausted": 1}
     assert totals["left_s"] == pytest.approx((3800 + 4200) / 20, rel=0.05)
     assert totals["runs_finished_last_hour"] == 1
@@ -245,16 +267,34 @@ def test_the_json_document_has_the_keys_that_its_documentation_promises(
     assert found.keys() == {"schema", "at_s", "totals", "runs"}
     assert found["schema"] == 1
     first, second = found["runs"]
-    assert first.keys() == second.keys() == {
-        "folder", "status", "experiment", "model", "task", "seq_len", "variant", "num_steps", "step", "committed_at_s",
-        "steps_per_s", "left_s", "problem", "failure", "owner", "members",
-    }  # fmt: skip
+    assert (
+        first.keys()
+        == second.keys()
+        == {
+            "folder",
+            "status",
+            "experiment",
+            "model",
+            "task",
+            "seq_len",
+            "variant",
+            "num_steps",
+            "step",
+            "committed_at_s",
+            "steps_per_s",
+            "left_s",
+            "problem",
+            "failure",
+            "owner",
+            "members",
+        }
+    )
     assert first["failure"]["reason"] == "RuntimeError: out of memory"
     assert second["owner"].keys() == {"host", "pid", "slot", "since_s", "beat_at_s"}
     assert (second["owner"]["host"], second["owner"]["slot"]) == ("node7", "GPU 3")
     assert second["members"] == [
         {"seed": 0, "is_finished": False, "is_missing": False, "step": 800, "outcome": None, "outcome_step": None}
-    ]  # fmt: skip
+    ]
 
 
 def test_a_claim_of_numbers_that_are_none_still_gives_valid_json(
@@ -448,8 +488,9 @@ def test_a_real_run_is_seen_running_and_then_finished(tmp_path: Path, monkeypatc
         seen.extend(SweepReader([tmp_path]).read().runs)
 
     monkeypatch.setattr(MemberFiles, "commit", commit_and_look)
-    runs_on_disk.run(tmp_path, "num_seeds=1", "num_steps=4", "val_every_steps=2", "trainer.checkpoint_every_s=0",
-                     "batch_size=2")  # fmt: skip
+    runs_on_disk.run(
+        tmp_path, "num_seeds=1", "num_steps=4", "val_every_steps=2", "trainer.checkpoint_every_s=0", "batch_size=2"
+    )
     assert [(run.status, run.model, run.seq_len, run.step, run.num_steps) for run in seen[:1]] == [
         ("running", "rnn_tanh", 8, 2, 4)
     ]

@@ -45,9 +45,13 @@ def flip(path: Path) -> None:
 
 
 EVERY_KIND = (
-    "run.json", "config.yaml", "seed-0/member.json", "seed-1/checkpoint.pt", "seed-0/checkpoints/init.pt",
+    "run.json",
+    "config.yaml",
+    "seed-0/member.json",
+    "seed-1/checkpoint.pt",
+    "seed-0/checkpoints/init.pt",
     "seed-1/records/metrics.parquet",
-)  # fmt: skip
+)
 CHANGES: dict[str, Callable[[Path], object]] = {
     "one bit": flip,
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]),

@@ -90,11 +90,22 @@ def update(display: ProgressDisplay, step: int, loss: float = 0.02134, num_solve
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.0, "0 s"), (-1.0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (89.0, "1 min"), (150.1, "3 min"),
-        (3569.0, "59 min"), (3571.0, "1 h 00 min"), (3900.0, "1 h 05 min"), (90_000.0, "25 h 00 min"),
-        (172_800.0, "2 d 0 h"), (273_600.0, "3 d 4 h"), (math.nan, "?"), (math.inf, "?"),
+        (0.0, "0 s"),
+        (-1.0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (89.0, "1 min"),
+        (150.1, "3 min"),
+        (3569.0, "59 min"),
+        (3571.0, "1 h 00 min"),
+        (3900.0, "1 h 05 min"),
+        (90_000.0, "25 h 00 min"),
+        (172_800.0, "2 d 0 h"),
+        (273_600.0, "3 d 4 h"),
+        (math.nan, "?"),
+        (math.inf, "?"),
     ],
-)  # fmt: skip
+)
 def test_duration_is_short_and_rounded(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 

@@ -14,10 +14,10 @@ import torch
 from filelock import FileLock
 
 from gradhorizon.config import ConfigError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import read_json, write_json
 from gradhorizon.records.reading import read_runs
 from gradhorizon.records.seals import Entry
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.records.writing import MemberRecords
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 from gradhorizon.terminal.reasons import RunFailedError
@@ -364,7 +364,7 @@ def test_a_member_that_ends_in_a_loss_that_is_no_number_has_diverged(tmp_path: P
 def test_a_crash_between_the_last_checkpoint_and_the_finish_keeps_every_row(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = recorder.write_json
+    original = vars(recorder)["write_json"]
 
     def crash(content: dict[str, Any], path: Path) -> None:
         if content["status"] == "finished":
@@ -446,12 +446,14 @@ def test_a_commit_other_than_the_recorded_one_is_said(
         (["+task.colour=red"], "colour"),
         (["trainer.log_every_steps=0"], "log_every_steps"),
         (
-            ["measurement.gates.schedule.num_points=0", *(f"+measurement.gates.schedule.{phase}=false"
-              for phase in ("at_init", "at_solved", "at_last"))],
+            [
+                "measurement.gates.schedule.num_points=0",
+                *(f"+measurement.gates.schedule.{phase}=false" for phase in ("at_init", "at_solved", "at_last")),
+            ],
             "never does",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_configuration_that_cannot_run_is_refused_before_training(
     tmp_path: Path, overrides: list[str], words: str
 ) -> None:

@@ -43,11 +43,18 @@ AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 def settings() -> list[Any]:
     # Without Python's own random numbers: the hook that checks types in tests draws some.
     return [
-        torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
-        torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"),
-        torch.get_default_dtype(), torch.get_default_device(), torch.are_deterministic_algorithms_enabled(),
-        torch.is_anomaly_enabled(), torch.get_float32_matmul_precision(), np.geterr(),
-    ]  # fmt: skip
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_anomaly_enabled(),
+        torch.get_float32_matmul_precision(),
+        np.geterr(),
+    ]
 
 
 @pytest.mark.parametrize("name", AMBIENT)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from hydra import __version__, version
+from hydra import __version__, compose, initialize_config_dir, version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
@@ -28,11 +28,29 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, Node, OmegaConf, open_dict
 
 from gradhorizon.composition.packing import Packed
+from gradhorizon.machine.installed import CONF_DIR
 
 log = logging.getLogger(__name__)
 
+HYDRA_BASE = "1.3"
+"""The version of Hydra whose defaults hold, such as to stay in the folder that a launch began in."""
+
 _MOST_PARSED = 10_000  # overrides that are kept as Hydra has read them
 _MOST_MERGED = 1_000  # sets of choices that are kept, some 20 KB each
+
+
+def composed_train(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """``train.yaml``, composed outside of any launch.
+
+    Args:
+        overrides: as on the command line.
+        with_hydra: whether Hydra's own node is part of it.
+
+    Raises:
+        HydraException: it cannot be composed.
+    """
+    with initialize_config_dir(str(CONF_DIR), version_base=HYDRA_BASE):
+        return compose("train", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
 class _LeftToHydraError(Exception):
@@ -126,9 +144,12 @@ class ComposingOnce(ConfigLoaderImpl):
         # Merging changes what a repository has read, so that each serves once.
         _, repository = self._parse_overrides_and_create_caching_repo(places.config_name, places.searched)
         defaults = create_defaults_list(
-            repo=repository, config_name=places.config_name, overrides_list=shared, prepend_hydra=True,
+            repo=repository,
+            config_name=places.config_name,
+            overrides_list=shared,
+            prepend_hydra=True,
             skip_missing=False,
-        )  # fmt: skip
+        )
         cfg = self._compose_config_from_defaults_list(defaults.defaults, repository)
         OmegaConf.set_struct(cfg, True)
         OmegaConf.set_readonly(cfg.hydra, False)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+from gradhorizon.composition.composing import composed_train
 from gradhorizon.composition.keys import check_keys, nearest, plain, said_unknown
 from gradhorizon.config import ConfigError, demand
 from gradhorizon.machine.installed import CONF_DIR
@@ -180,8 +180,7 @@ def _content(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
     firsts = [item if "[" in item else item.partition(",")[0] for item in overrides]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("train", overrides=firsts, return_hydra_config=True)
+    return composed_train(firsts, with_hydra=True)
 
 
 def _is_choice(override: str) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 import os
 import platform
@@ -38,10 +37,10 @@ from gradhorizon.doctor.survey import (
     present_devices,
     shipped_subjects,
 )
+from gradhorizon.terminal.program import parser_of, program
+from gradhorizon.terminal.words import shortened
 from gradhorizon.training.devices import resolve_device
 from gradhorizon.training.numerics import configure_precision
-
-log = logging.getLogger(__name__)
 
 _EXAMPLES = """\
 examples:
@@ -49,6 +48,7 @@ examples:
   gradhorizon-doctor --device cpu --cell my_package.MyCell +model.cell.gain=2
 """
 _HEADINGS = ("outputs", "final\nstate", "input\ngrad.", "state\ngrad.", "param.\ngrad.")
+_MOST_WORDS = 400  # characters of a problem
 _WIDE = 100  # columns, from which on there is room for wider gaps
 _STYLES = {"pass": "green", "FAIL": "bold red", "unsupported": "dim", "untested": "yellow"}
 
@@ -60,25 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line; the process's own if None.
     """
     options = _parser().parse_intermixed_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     configure_precision()
     torch.set_num_threads(1)  # as runs do by default; these tensors are too small for more
-    try:
-        found = _examined(options)
-    except ConfigError as error:
-        log.error("Error: %s", error)  # noqa: TRY400, a user's mistake needs no traceback
-        return 1
+    return program(lambda: _told(options), {ConfigError: str})
+
+
+def _told(options: argparse.Namespace) -> int:
+    found = _examined(options)
     if options.json:
         sys.stdout.write(json.dumps({"facts": facts(), "findings": [_plain(one) for one in found]}, indent=2) + "\n")
     return int(any(one.verdict in ("FAIL", "untested") for one in found))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gradhorizon-doctor", description=__doc__, epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [option ...] [setting ...]",
-    )  # fmt: skip
+    parser = parser_of("gradhorizon-doctor", __doc__, _EXAMPLES, "%(prog)s [option ...] [setting ...]")
     parser.add_argument("--device", action="append", help="cpu, cuda or mps; may be repeated (default: all present)")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="may be repeated (default: all)")
     parser.add_argument("--cell", metavar="PATH", help="import path of a cell of your own, instead of the shipped ones")
@@ -126,7 +121,7 @@ def _problems(own: Sequence[Finding]) -> list[str]:
             # The same words about another dtype are the same problem.
             words = one.problem if is_one else one.problem.replace(one.dtype, "…")
             raised.setdefault(words, []).append(f"{one.place} {one.dtype}")
-    return [f"{', '.join(where)}: {_shortened(words)}" for words, where in raised.items()]
+    return [f"{', '.join(where)}: {shortened(words, _MOST_WORDS)}" for words, where in raised.items()]
 
 
 def facts() -> dict[str, Any]:
@@ -190,10 +185,6 @@ def _number(error: float | None, tolerance: float) -> Text:
     if error is None:
         return Text("-", style="dim")
     return Text(f"{error:.1e}" if error else "0", style="" if error <= tolerance else _STYLES["FAIL"])
-
-
-def _shortened(words: str, num_characters: int = 400) -> str:
-    return words if len(words) <= num_characters else f"{words[:num_characters]}…"
 
 
 def conclusion(found: Sequence[Finding]) -> str:

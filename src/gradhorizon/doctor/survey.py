@@ -13,13 +13,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradhorizon.cells.cell import Recurrent
+from gradhorizon.composition.composing import composed_train
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.composition.keys import check_keys
 from gradhorizon.config import ConfigError
@@ -33,6 +33,7 @@ from gradhorizon.kernels.gate import (
 )
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.machine.randomness import forked_rng
+from gradhorizon.terminal.words import one_line
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCES}
 """Name -> dtype that is surveyed."""
@@ -149,14 +150,13 @@ def external_subject(target: str, overrides: Sequence[str]) -> Subject:
 
 def _built(overrides: Sequence[str]) -> tuple[str, object]:
     try:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = compose("train", overrides=["logger=none", *overrides])
+        cfg = composed_train(["logger=none", *overrides])
         check_keys(cfg)
         model = cfg.model
         with forked_rng(0):
             return str(model.label), instantiate(model.cell)(input_size=INPUT_SIZE)
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        words = explanation(error, overrides) if isinstance(error, HydraException) else " ".join(str(error).split())
+        words = explanation(error, overrides) if isinstance(error, HydraException) else one_line(error)
         raise ConfigError(f"the cell cannot be built: {words.removeprefix('Error: ')}") from error
 
 
@@ -166,8 +166,9 @@ def _name(cell: Recurrent) -> str:
         for name, value in vars(cell).items()
         if isinstance(value, bool | int | float | str) and name not in ("training", "input_size", "hidden_size")
     }
-    each = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                     for name, value in settings.items())  # fmt: skip
+    each = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
+    )
     return type(cell).__name__ + (f" ({each})" if each else "")
 
 
@@ -210,7 +211,7 @@ def _finding(subject: Subject, place: Place, dtype_name: str, input_len: int) ->
             errors = _grouped(_errors_of_modes(subject.cell, place, dtype, input_len))
         check_independent_samples(subject.cell, _BATCH_SIZE)
     except Exception as error:  # noqa: BLE001, whatever a cell raises is a finding
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        problem = f"{type(error).__name__}: {one_line(error)}"
     verdict = _verdict(place, dtype_name, errors, problem)
     return Finding(subject.name, subject.models, place.name, dtype_name, TOLERANCES[dtype], errors, verdict, problem)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, TypeAlias
 
@@ -68,6 +68,13 @@ def is_same_tensor(first: Tensor, second: Tensor, tolerance: float = 0.0) -> boo
         return False
     first, second = first[is_finite], second[is_finite]
     return bool(torch.linalg.vector_norm(first - second) <= tolerance * torch.linalg.vector_norm(first))
+
+
+def are_same_tensors(first: Sequence[Tensor], second: Sequence[Tensor], tolerance: float = 0.0) -> bool:
+    """Whether there are as many, and each agrees with its own; see `is_same_tensor`."""
+    return len(first) == len(second) and all(
+        is_same_tensor(*pair, tolerance) for pair in zip(first, second, strict=True)
+    )
 
 
 def _values(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -48,7 +48,8 @@ def cast(module: SomeModule, dtype: torch.dtype, device: torch.device | str | No
     def own_format(tensor: Tensor) -> torch.dtype | None:
         return formats[tensor.is_complex()] if tensor.is_complex() or tensor.is_floating_point() else None
 
-    return module._apply(lambda tensor: tensor.to(device=device, dtype=own_format(tensor)))  # noqa: SLF001
+    module._apply(lambda tensor: tensor.to(device=device, dtype=own_format(tensor)))  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return module
 
 
 def is_complex(module: nn.Module) -> bool:

@@ -16,9 +16,10 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gradhorizon.kernels.attributes import changed, is_same_tensor, kept
+from gradhorizon.kernels.attributes import are_same_tensors, changed, is_same_tensor, kept
 from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.watching import Watch
+from gradhorizon.terminal.words import one_line
 
 Call = Callable[[int], Any]
 """A number of steps -> whatever tensors the module makes of the first so many steps of always the same input."""
@@ -30,16 +31,17 @@ _LEGACY: Mapping[type, tuple[str, str]] = {
     WeightNorm: ("legacy torch.nn.utils.weight_norm", "use torch.nn.utils.parametrizations.weight_norm"),
     SpectralNorm: ("legacy torch.nn.utils.spectral_norm", "use torch.nn.utils.parametrizations.spectral_norm"),
     BasePruningMethod: (
-        "torch.nn.utils.prune", "end it by torch.nn.utils.prune.remove, or multiply by a mask in a parametrization"
+        "torch.nn.utils.prune",
+        "end it by torch.nn.utils.prune.remove, or multiply by a mask in a parametrization",
     ),
-}  # fmt: skip
+}
 
 
 class ConductError(ValueError):
     """A module that is not what a measurement would take it for."""
 
 
-def measured_copy(module: nn.Module, dtype: torch.dtype, device: torch.device | str | None = None) -> nn.Module:
+def evaluation_copy(module: nn.Module, dtype: torch.dtype, device: torch.device | str | None = None) -> nn.Module:
     """A copy of `module` in evaluation mode, complex numbers kept complex.
 
     Args:
@@ -56,9 +58,9 @@ def measured_copy(module: nn.Module, dtype: torch.dtype, device: torch.device | 
         copied = copy.deepcopy(module)
     except Exception as error:
         raise ConductError(
-            f"a copy of the module is measured, and {type(module).__name__} cannot be copied ({_one_line(error)}); "
-            "keep no results of calls on it (a weight that is computed once belongs to what `project` returns, or is "
-            "detached), no open files and no generators, or pass a freshly built module"
+            f"a copy of the module is measured, and {type(module).__name__} cannot be copied "
+            f"({_first_sentence(error)}); keep no results of calls on it (a weight that is computed once belongs to "
+            "what `project` returns, or is detached), no open files and no generators, or pass a freshly built module"
         ) from error
     return cast(copied, dtype, device).eval()
 
@@ -104,7 +106,7 @@ def check_repeats(module: nn.Module, call: Call, lengths: tuple[int, int] = LENG
             traces.append(kept(module))
         before, after = traces
         differing = changed(before, after, tolerance)
-        if not all(_agree(expected, result, tolerance) for result in results):
+        if not all(are_same_tensors(expected, result, tolerance) for result in results):
             raise ConductError(_words_of_difference(module, call, length, differing, tolerance))
         if differing:
             raise ConductError(_words_of_memory(module, differing))
@@ -114,7 +116,7 @@ def check_conduct(module: nn.Module, run: Callable[[Tensor], Any], inputs: Tenso
     """Refuse a module that remembers, writes into its input, leaves float64, or reads a value.
 
     Args:
-        module: in evaluation mode and float64, as `measured_copy` gives it.
+        module: in evaluation mode and float64, as `evaluation_copy` gives it.
         run: calls it on inputs of any number of steps.
         inputs: shape (B, N, …), the steps on dimension 1.
 
@@ -195,12 +197,6 @@ def _detached(tree: Any) -> list[Tensor]:
     return _tensors(tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, tree))
 
 
-def _agree(first: list[Tensor], second: list[Tensor], tolerance: float) -> bool:
-    return len(first) == len(second) and all(
-        is_same_tensor(*pair, tolerance) for pair in zip(first, second, strict=True)
-    )
-
-
 def _words_of_difference(module: nn.Module, call: Call, length: int, differing: list[str], tolerance: float) -> str:
     if differing:
         return _words_of_memory(module, differing)
@@ -217,7 +213,7 @@ def _is_drawn(call: Call, length: int, tolerance: float) -> bool:
     first = _detached(call(length))
     moves = not torch.equal(state, torch.get_rng_state())
     torch.set_rng_state(state)
-    return moves and _agree(first, _detached(call(length)), tolerance)
+    return moves and are_same_tensors(first, _detached(call(length)), tolerance)
 
 
 def _words_of_memory(module: nn.Module, differing: list[str]) -> str:
@@ -236,5 +232,5 @@ NOISE = (
 """Said of a module that draws random numbers where it is measured."""
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+def _first_sentence(error: BaseException) -> str:
+    return one_line(error).partition(". ")[0] or type(error).__name__

@@ -11,19 +11,20 @@ import copy
 import logging
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradhorizon.cells.cell import Projected, Recurrent, State, select_step, split_steps
-from gradhorizon.kernels.attributes import is_same_tensor
+from gradhorizon.kernels.attributes import are_same_tensors, is_same_tensor
 from gradhorizon.kernels.conduct import LENGTHS, ConductError, check_precision, check_repeats, check_untouched
 from gradhorizon.kernels.derivatives import Derivatives, compare_derivatives
 from gradhorizon.kernels.gate import SamplesInteractError, configuration
 from gradhorizon.kernels.shapes import BATCH_SIZE, check_shapes, in_words, own_copy
 from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
 
@@ -170,13 +171,11 @@ def _check_samples(cell: Recurrent) -> None:
     scales = torch.tensor(_SCALES, dtype=torch.float64)
     x = x * scales[:, None, None]
     state = tuple(part * scales.view(-1, *[1] * (part.ndim - 1)) for part in state)
-    together = [*_flattened(_step(cell, x[:, :1], state, _FIRST_STEP))]
+    together = _flattened(_step(cell, x[:, :1], state, _FIRST_STEP))
     for sample in range(BATCH_SIZE):
         own = slice(sample, sample + 1)
         alone = _flattened(_step(cell, x[own, :1], tuple(part[own] for part in state), _FIRST_STEP))
-        if not all(
-            is_same_tensor(*pair, _TOLERANCE) for pair in zip(alone, (part[own] for part in together), strict=True)
-        ):
+        if not are_same_tensors(alone, [part[own] for part in together], _TOLERANCE):
             raise SamplesInteractError(
                 f"samples must not interact, got a {type(cell).__name__} whose numbers for a sample depend on others "
                 "of its batch in evaluation mode: every norm per sample would be that of a mixture; reduce over "
@@ -242,7 +241,7 @@ def _spread(sizes: Sequence[int]) -> list[int]:
 
 def _judge(
     cell: Recurrent, found: Derivatives, pieces: Sequence[str], sizes: Sequence[int], rounds: bool, where: str
-) -> None:  # fmt: skip
+) -> None:
     ends = torch.tensor(sizes).cumsum(0)
     owner = torch.searchsorted(ends, torch.tensor(found.columns), right=True)
     for index, piece in enumerate(pieces):
@@ -252,9 +251,10 @@ def _judge(
         is_missing = not bool((found.by_autograd[:, owner == index] != 0).any())
         if is_missing or not (rounds or found.has_function):
             raise ConductError(_words_of_detached(cell, found, is_wrong, piece, where))
-        _say_once(
+        say_once(
+            log,
             f"note: the gradient of {type(cell).__name__} is a surrogate, and differs from the derivative of what the "
-            "cell computes; measurements are of the gradient that trains"
+            "cell computes; measurements are of the gradient that trains",
         )
 
 
@@ -267,8 +267,3 @@ def _words_of_detached(cell: Recurrent, found: Derivatives, is_wrong: Tensor, pi
         f"{float(got):.3g}{where} where finite differences give {float(right):.3g}: part of it is cut off; remove "
         "detach(), .data, no_grad or NumPy, or mend a backward pass of your own"
     )
-
-
-@cache
-def _say_once(message: str) -> None:
-    log.warning(message)

@@ -10,12 +10,14 @@ Notation: z all that a step is given, flattened; M samples, K entries of z, R en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
 
 Map = Callable[[Tensor], Tensor]
 """Samples of z, shape (M, K) -> results, shape (M, R); no sample feels another."""
@@ -88,20 +90,18 @@ def _gradients(function: Map, point: Tensor, rows: Sequence[int]) -> tuple[Tenso
         results = function(samples)
         if not results.requires_grad:
             return torch.zeros_like(samples), False
-        has_function = _has_function(results)
+        has_function = any(isinstance(node, BackwardCFunction) for node in graph_nodes(results))
         picked = results[torch.arange(len(rows)), list(rows)].sum()
         (gradients,) = torch.autograd.grad(picked, samples, materialize_grads=True)
     return gradients, has_function
 
 
-def _has_function(results: Tensor) -> bool:
-    seen, waiting = set(), [results.grad_fn]
+def graph_nodes(end: Tensor) -> Iterator[Node]:
+    """Everything that has computed `end` since its leaves, as autograd keeps it, each once."""
+    waiting, seen = [end.grad_fn], set()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            return True
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
-    return False
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+            yield node

@@ -14,7 +14,6 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Hashable
-from functools import cache
 from inspect import isroutine
 
 import torch
@@ -24,6 +23,7 @@ from gradhorizon.cells.cell import Recurrent, State, select_step
 from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.conduct import LENGTHS, NOISE, ConductError, check_repeats
 from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.terminal.once import say_once
 
 TOLERANCES: dict[torch.dtype, float] = {
     torch.float64: 1e-10,
@@ -94,7 +94,7 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
     for quantity, error in errors.items():
         if not error <= TOLERANCES[dtype]:
             if training and is_noisy_in_training(cell):
-                _say_once(_ONLY_WHILE_TRAINING.format(name=type(cell).__name__))
+                say_once(log, _ONLY_WHILE_TRAINING.format(name=type(cell).__name__))
                 break
             said = NOISE.format(name=f"{type(cell).__name__}.step") if _is_random(cell, training) else None
             raise KernelMismatchError(said or _message(cell, device, dtype, quantity, error))
@@ -289,8 +289,3 @@ def _message(cell: Recurrent, device: torch.device, dtype: torch.dtype, quantity
         "another device or dtype"
         + ("; TF32 is allowed and may be the cause: set torch.backends.cudnn.allow_tf32 = False" if tf32 else "")
     )
-
-
-@cache
-def _say_once(message: str) -> None:
-    log.warning(message)

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from gradhorizon.cells.cell import Recurrent, select_step
-from gradhorizon.kernels.conduct import ConductError, measured_copy
+from gradhorizon.kernels.conduct import ConductError, evaluation_copy
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.terminal.reasons import reason_of
+from gradhorizon.terminal.words import counted, one_line
 
 BATCH_SIZE = 3
 _NUM_STEPS = 2
@@ -60,7 +61,7 @@ def check_shapes(cell: Recurrent) -> None:
 
 def own_copy(cell: Recurrent) -> Recurrent:
     """A copy on the CPU in float64 and evaluation mode."""
-    copied = measured_copy(cell, torch.float64, "cpu")
+    copied = evaluation_copy(cell, torch.float64, "cpu")
     assert isinstance(copied, Recurrent)  # noqa: S101, for the type checker
     return copied
 
@@ -78,21 +79,24 @@ def in_words(name: str, method: str) -> Iterator[None]:
     except (ConductError, KeyboardInterrupt):
         raise
     except Exception as error:
-        words = " ".join(str(error).split())
         hint = (
             "; in float64, in which everything is measured, constants need dtype=x.dtype and device=x.device, and "
             "`initial_state` the parameters' dtype"
-            if _OF_FORMATS.search(words)
+            if _OF_FORMATS.search(one_line(error))
             else ""
         )
         raise ConductError(f"`{name}.{method}` must run in float64 on a batch, got {reason_of(error)}{hint}") from error
 
 
 def _checked_shapes(name: str, shapes: Any) -> Mapping[str, tuple[int, ...]]:
-    is_good = isinstance(shapes, Mapping) and len(shapes) > 0 and all(
-        isinstance(key, str) and isinstance(shape, Sequence) and all(isinstance(size, int) for size in shape)
-        for key, shape in shapes.items()
-    )  # fmt: skip
+    is_good = (
+        isinstance(shapes, Mapping)
+        and len(shapes) > 0
+        and all(
+            isinstance(key, str) and isinstance(shape, Sequence) and all(isinstance(size, int) for size in shape)
+            for key, shape in shapes.items()
+        )
+    )
     if not is_good:
         raise ConductError(
             f"`{name}.state_shapes` must map each component's name to its shape without the batch, such as "
@@ -101,10 +105,8 @@ def _checked_shapes(name: str, shapes: Any) -> Mapping[str, tuple[int, ...]]:
     return {key: tuple(shape) for key, shape in shapes.items()}
 
 
-def _checked_state(
-    name: str, method: str, state: Any, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[Tensor, ...]:  # fmt: skip
-    wanted = f"a tuple of {len(shapes)} tensor{'s' * (len(shapes) > 1)} ({', '.join(shapes)})"
+def _checked_state(name: str, method: str, state: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, ...]:
+    wanted = f"a tuple of {counted(len(shapes), 'tensor')} ({', '.join(shapes)})"
     if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
         raise ConductError(f"`{name}.{method}` must return {wanted}, got {_shown(state)}; {_advice(state)}")
     if len(state) != len(shapes):

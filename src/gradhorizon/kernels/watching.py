@@ -15,9 +15,7 @@ _WIDE = (torch.float64, torch.complex128)
 _READS = ("_local_scalar_dense", "equal", "is_nonzero")
 _GUARDS = ("isnan", "isinf", "isfinite", "isposinf", "isneginf")
 _COMPARISONS = ("eq", "ne", "lt", "gt", "le", "ge")
-_ROUNDINGS = (
-    "round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "argmax", "argmin", "bernoulli", "signbit",
-)  # fmt: skip
+_ROUNDINGS = ("round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "argmax", "argmin", "bernoulli", "signbit")
 
 
 class Watch(TorchDispatchMode):
@@ -34,7 +32,7 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self, data: Iterable[Tensor], weights: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.narrowed: dict[str, torch.dtype] = {}
         self.reads: list[str] = []
         self.rounds = False

@@ -14,6 +14,7 @@ from torch import nn
 from gradhorizon.config import RunConfig
 from gradhorizon.measurements.measurement import Measurement
 from gradhorizon.records.checkpoints import load_checkpoint
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import put_aside, write_json
 from gradhorizon.records.layout import KEPT, MEMBER_SHEET, kept_path, kept_step_in, member_folder, table_path
 from gradhorizon.records.listing import Listing
@@ -21,7 +22,6 @@ from gradhorizon.records.parquet import write_parquet
 from gradhorizon.records.reading import listing_of, recorded_tables
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.sheets import read_member_sheet
-from gradhorizon.records.tables import RecordsError
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,8 @@ class FinishedMember:
     @property
     def launch(self) -> dict[str, Any]:
         """What was true of the launch that finished it."""
-        return self.content.get("launch", {})
+        launch: dict[str, Any] = self.content.get("launch", {})
+        return launch
 
     @cached_property
     def outcome(self) -> tuple[str, int]:
@@ -111,7 +112,8 @@ class FinishedMember:
 
     def settings(self, item: Measurement) -> dict[str, Any] | None:
         """What `item` was configured with if its table was measured after the training, else None."""
-        return self.content.get("measured_later", {}).get(item.table.name, {}).get("settings")
+        later: dict[str, dict[str, Any]] = self.content.get("measured_later", {})
+        return later.get(item.table.name, {}).get("settings")
 
     def inner_steps(self, item: Measurement) -> set[int]:
         """Optimizer steps, besides first, solved and last, at which `item` fires in its training."""

@@ -26,22 +26,22 @@ from gradhorizon.measurements.probe import Probe
 from gradhorizon.network import Network
 from gradhorizon.records.absent_tables import remedy
 from gradhorizon.records.configurations import read_configuration
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import CONFIG, LOG, member_folder, seeds_in
 from gradhorizon.records.sheets import read_member_sheet, read_run_sheet
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.tables import RUN_COLUMNS
 from gradhorizon.runs.identity import RESULTS_VERSION
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.log import log_file
 from gradhorizon.runs.provenance import launch_facts
-from gradhorizon.training.build import build_parts, program_of
+from gradhorizon.terminal.progress import format_each_seed
+from gradhorizon.training.build import build_setup, program_of
 from gradhorizon.training.devices import resolve_device
 from gradhorizon.training.ensemble import Member
 from gradhorizon.training.numerics import check_kernels, configure_torch, training_dtype
 from gradhorizon.training.streams import probe_batch
 
 log = logging.getLogger(__name__)
-
-_LEAD = ("experiment", "run", "model", "task", "seq_len", "input_len")
 
 
 @dataclass
@@ -81,8 +81,8 @@ class FinishedRun:
             words = str(error).splitlines()[0]
             raise RecordsError(f"{folder / CONFIG} cannot be read as a run's configuration: {words}") from error
         self.run = validate(cfg)
-        self.parts = build_parts(cfg, self.run)
-        self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.parts.measurements, strict=True))
+        self.setup = build_setup(cfg, self.run)
+        self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.setup.measurements, strict=True))
         tables = Counter(item.table.name for item in self.named.values())
         if tables.total() > len(tables):
             raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
@@ -100,7 +100,7 @@ class FinishedRun:
         todo = [member for member in members if self._absent(member)]
         tally.complete = [member.seed for member in members if member not in todo]
         if tally.unfinished:
-            log.info("  unfinished, skipped: %s", _seeds(tally.unfinished))
+            log.info("  unfinished, skipped: %s", format_each_seed(tally.unfinished))
         self._say_recorded(members)
         if todo:
             self._measure_all(todo, tally)
@@ -124,7 +124,7 @@ class FinishedRun:
     def _measure_all(self, todo: Sequence[FinishedMember], tally: Tally) -> None:
         configure_torch(self.run)
         device = self._device(todo[0])
-        check_kernels(self.parts, device, self.run)
+        check_kernels(self.setup, device, self.run)
         facts = {key: fact for key, fact in launch_facts(device, self.run).items() if key != "measurements"}
         _say_differences(todo, facts)
         for name, item in self.named.items():
@@ -165,7 +165,7 @@ class FinishedRun:
     def _tables(
         self, todo: dict[str, Measurement], member: FinishedMember, device: str, checkpoints: list[KeptCheckpoint]
     ) -> dict[str, pa.Table]:
-        lead = {name: self.sheet[name] for name in _LEAD} | {"seed": member.seed}
+        lead = {name: self.sheet[name] for name in RUN_COLUMNS} | {"seed": member.seed}
         found: dict[str, list[pa.Table]] = {}
         for name, checkpoint, rows in self._readings(todo, member, device, checkpoints):
             complete = rows.assign(**lead, step=checkpoint.step, phase=checkpoint.phase)
@@ -175,13 +175,13 @@ class FinishedRun:
     def _readings(
         self, todo: dict[str, Measurement], member: FinishedMember, device: str, checkpoints: list[KeptCheckpoint]
     ) -> Iterator[tuple[str, KeptCheckpoint, pd.DataFrame]]:
-        network = cast(Member(member.seed, self.parts.build_network).network, training_dtype(self.run), device)
-        batch = probe_batch(self.parts.task, self.run.data_seed, self.run.probe_batch_size)
+        network = cast(Member(member.seed, self.setup.build_network).network, training_dtype(self.run), device)
+        batch = probe_batch(self.setup.task, self.run.data_seed, self.run.probe_batch_size)
         for checkpoint in tqdm(checkpoints, f"  seed {member.seed}", leave=False, disable=None, unit="checkpoint"):
             due = {name: item for name, item in todo.items() if member.is_due(item, checkpoint)}
             if due:
                 checkpoint.restore(network)
-                probe = Probe(network, self.parts.task, batch, self.run.num_cuts)
+                probe = Probe(network, self.setup.task, batch, self.run.num_cuts)
             for name, item in due.items():
                 rows = self._read(item, probe, network)
                 if len(rows):
@@ -189,7 +189,7 @@ class FinishedRun:
 
     def _read(self, item: Measurement, probe: Probe, network: Network) -> pd.DataFrame:
         if isinstance(item, CostMeasurement):
-            return item.read(program_of(network, self.parts, self.run))
+            return item.read(program_of(network, self.setup, self.run))
         if isinstance(item, ProbeMeasurement):
             with own_surroundings(probe.batch.inputs.device):
                 return item.read(probe)
@@ -216,7 +216,7 @@ class FinishedRun:
         for name, item in self.named.items():
             seeds = [member.seed for member in members if not member.lacks(item)]
             if seeds:
-                recorded.setdefault(_seeds(seeds), []).append(name)
+                recorded.setdefault(format_each_seed(seeds), []).append(name)
         for of_seeds, names in recorded.items():
             log.info("  already recorded, kept: %s of %s", ", ".join(names), of_seeds)
         for name, item in self.named.items():
@@ -294,7 +294,3 @@ def _comparable(launch: dict[str, Any]) -> dict[str, Any]:
         "torch": launch.get("versions", {}).get("torch"),
         "source of the external cell": launch.get("cell_source"),
     }
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from gradhorizon.config import ConfigError
 from gradhorizon.records.configurations import interpolations
+from gradhorizon.terminal.words import one_line
 
 _TARGET = "_target_"
 _OF_THIS_LAUNCH = ("measurement", "logger", "plan")
@@ -180,7 +181,7 @@ def _found(key: str, target: str, kinds: Sequence[_Kind]) -> Any:
     try:
         return vars(importlib.import_module(module))[name]
     except Exception as error:
-        words = f"cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:_MOST_SHOWN]})"
+        words = f"cannot be imported ({type(error).__name__}: {one_line(error)[:_MOST_SHOWN]})"
         raise _refusal(key, target, kinds, words) from error
 
 

@@ -1,4 +1,4 @@
-"""A polite request to stop: training looks at it between two optimizer steps, commits, and leaves."""
+"""A process that is told to end leaves at once while it only looks; while it trains it commits first, then leaves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 import signal
 import termios
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +42,68 @@ def ending_signals() -> list[signal.Signals]:
     return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
 
 
+@contextmanager
+def handled(numbers: Iterable[signal.Signals], handler: Callable[..., Any] | signal.Handlers) -> Iterator[None]:
+    """Have `handler` see to signals within the context, in the main thread.
+
+    Args:
+        numbers: of the signals.
+        handler: as `signal.signal` takes it.
+    """
+    earlier = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in earlier.items():
+            signal.signal(number, before)
+
+
 def heed_signals() -> None:
     """Make a scheduler's SIGTERM and a closed terminal's SIGHUP polite requests, from now on.
 
     Only the main thread of a process can; in others nothing changes.
     """
-    if threading.current_thread() is threading.main_thread():
+    if is_main_thread():
         for number in ending_signals():
             signal.signal(number, _heed)
+
+
+def leave_when_asked() -> None:
+    """Let a signal to end raise `Stopped` from now on, wherever the main thread is."""
+    for number in _unclaimed():
+        signal.signal(number, _leave)
+
+
+def commit_when_asked() -> AbstractContextManager[None]:
+    """Let a signal to end wait, within the context, for whoever looks at `is_requested`."""
+    return handled(_unclaimed(), _commit_first)
+
+
+def is_main_thread() -> bool:
+    """Whether this is the one thread in which handlers of signals can be set."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _unclaimed() -> list[signal.Signals]:
+    """Signals that nobody else sees to; none outside the main thread."""
+    if not is_main_thread():
+        return []
+    ours = (signal.SIG_DFL, _leave, _commit_first)  # not `_heed`, which a launcher has set for good
+    return [number for number in ending_signals() if signal.getsignal(number) in ours]
+
+
+def _leave(*_: object) -> None:
+    leave_closed_terminal()
+    raise Stopped
 
 
 def _heed(*_: object) -> None:
     leave_closed_terminal()
     request()
+
+
+def _commit_first(*_: object) -> None:
+    _heed()
 
 
 def leave_closed_terminal() -> None:
@@ -75,22 +125,16 @@ def interrupted_by_signals() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: one came.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    numbers = ending_signals() if is_main_thread() else []
 
     def interrupt(*_: object) -> None:
-        for number in earlier:
+        for number in numbers:
             signal.signal(number, signal.SIG_IGN)  # nothing interrupts the way out
         leave_closed_terminal()
         raise KeyboardInterrupt
 
-    earlier = {number: signal.signal(number, interrupt) for number in ending_signals()}
-    try:
+    with handled(numbers, interrupt):
         yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -102,8 +146,7 @@ def requested_by_ctrl_c() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: Ctrl-C came too late to stop anything, and is for whoever would go on.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not is_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import wandb
 
+from gradhorizon.terminal.words import one_line
+
 log = logging.getLogger(__name__)
 
 
@@ -63,17 +65,17 @@ class Complaints(Silence):
 
     def warning(self, message: str) -> None:
         """Say what wandb warns of."""
-        self.say(one_line(message))
+        self.say(without_marks(message))
 
     def error(self, message: str) -> None:
         """Say what wandb reports as an error."""
-        self.say(one_line(message))
+        self.say(without_marks(message))
 
 
-def one_line(error: object) -> str:
+def without_marks(error: object) -> str:
     """What went wrong in one line, without wandb's own marks.
 
     Args:
         error: an exception, or a text.
     """
-    return " ".join(str(error).split()).removeprefix("wandb: ").removeprefix("WARNING ").removeprefix("ERROR ")
+    return one_line(error).removeprefix("wandb: ").removeprefix("WARNING ").removeprefix("ERROR ")

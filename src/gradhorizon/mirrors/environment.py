@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import cache
+
+from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,6 @@ def tags() -> list[str]:
     return [word for word in map(str.strip, os.environ.get("WANDB_TAGS", "").split(",")) if word]
 
 
-@cache
 def _say_once(message: str) -> None:
     if not is_true("WANDB_SILENT"):
-        log.info("%s", message)
+        say_once(log, message, logging.INFO)

@@ -86,7 +86,7 @@ def _marks(heat: HeatMap) -> list[Patch]:
 
 def _edges(centers: Array) -> Array:
     if len(centers) == 1:
-        return np.asarray(centers[0] + np.array([-0.5, 0.5]))
+        return np.array([centers[0] - 0.5, centers[0] + 0.5])
     inner = (centers[1:] + centers[:-1]) / 2
     return np.concatenate([[2 * centers[0] - inner[0]], inner, [2 * centers[-1] - inner[-1]]])
 

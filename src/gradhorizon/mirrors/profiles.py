@@ -171,4 +171,5 @@ def median_over_members(values: Array) -> Array:
     lower = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
     upper = np.take_along_axis(ordered, np.minimum(count // 2, len(values) - 1)[None], axis=0)[0]
     with np.errstate(invalid="ignore"):
-        return np.asarray((lower + upper) / 2)
+        median: Array = (lower + upper) / 2
+    return median

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradhorizon.mirrors.digests import digest
-from gradhorizon.mirrors.members import MemberValues
+from gradhorizon.mirrors.member_scalars import MemberValues
 from gradhorizon.records.layout import member_folder
 from gradhorizon.records.reading import read_member_table, recorded_tables
 from gradhorizon.records.sheets import read_member_sheet

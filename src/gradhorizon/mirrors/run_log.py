@@ -13,7 +13,7 @@ import wandb
 
 from gradhorizon.mirrors.digests import digest
 from gradhorizon.mirrors.heat_map import heat_map_pixels
-from gradhorizon.mirrors.members import MemberScalars, MemberValues, StepCollector
+from gradhorizon.mirrors.member_scalars import MemberScalars, MemberValues, StepCollector
 from gradhorizon.mirrors.mirror import RunInfo
 from gradhorizon.mirrors.profiles import MOMENTS, TABLE, ProfileHistory, gradient_horizon
 from gradhorizon.mirrors.recorded import recorded_scalars, unfinished_steps

@@ -26,7 +26,7 @@ import wandb
 from wandb.errors import AuthenticationError, CommError, UsageError
 
 from gradhorizon.mirrors import environment
-from gradhorizon.mirrors.complaints import Complaints, Silence, heard_by, one_line
+from gradhorizon.mirrors.complaints import Complaints, Silence, heard_by, without_marks
 from gradhorizon.mirrors.mirror import Mirror, RunInfo
 from gradhorizon.mirrors.recorded import is_recorded
 from gradhorizon.mirrors.run_log import RunLog
@@ -186,11 +186,11 @@ class WandbMirror(Mirror):
             raise LoginError(_first_sentence(error)) from error
         except CommError as error:
             if _KEY_IS_REFUSED.search(str(error)):
-                raise LoginError(f"an API key that the server refuses ({one_line(error)})") from error
+                raise LoginError(f"an API key that the server refuses ({without_marks(error)})") from error
             return self._init_without_server(info, error)
 
     def _init_without_server(self, info: RunInfo, error: CommError) -> wandb.Run:
-        said = one_line(error).split(" Consider ")[0]
+        said = without_marks(error).split(" Consider ")[0]
         self._complaints.say(f"the server gave no usable answer ({said}), this run is written offline")
         wandb.teardown()  # its service still holds the id of the run that did not start
         return self._init(info, "offline")
@@ -244,11 +244,11 @@ class WandbMirror(Mirror):
         except LoginError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever fails here must not stop the training)
-            self._complaints.say(f"could not {what} ({type(error).__name__}: {one_line(error)})")
+            self._complaints.say(f"could not {what} ({type(error).__name__}: {without_marks(error)})")
 
 
 def _first_sentence(error: object) -> str:
-    return one_line(error).split(". ")[0].rstrip(".")
+    return without_marks(error).split(". ")[0].rstrip(".")
 
 
 def run_config(run: RunInfo) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import read_listed
 from gradhorizon.records.layout import run_of_checkpoint
 from gradhorizon.records.seals import Entry, SealError, is_sealed_archive
+from gradhorizon.terminal.words import one_line
 
 _MOST_WORDS = 200
 
@@ -52,4 +53,4 @@ def _why(error: Exception) -> str:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     if found:
         return f"it asks for {found[1]}, which no checkpoint needs, and nothing of it was run"
-    return " ".join(str(error).split())[:_MOST_WORDS]
+    return one_line(error)[:_MOST_WORDS]

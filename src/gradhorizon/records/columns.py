@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from gradhorizon.records.errors import DamagedFileError
 from gradhorizon.records.layout import RUN_SHEET
 from gradhorizon.records.tables import LEAD_COLUMNS, type_of
+from gradhorizon.terminal.words import one_line
 
 OWNER = ("experiment", "run", "seed")
 """Lead columns that tell whose rows they are."""
@@ -43,11 +44,12 @@ def check_types(schema: pa.Schema, path: Path) -> None:
     names = set()
     for name, found in zip(schema.names, schema.types, strict=True):
         if found not in _PLAIN and not is_text(found):
-            what = " ".join(str(found).split())[:_MOST_SHOWN]
+            what = one_line(found)[:_MOST_SHOWN]
             raise DamagedFileError(
                 f"{path} is no table of gradhorizon: its column `{name[:_MOST_SHOWN]}` is {what}, expected one of "
-                f"{', '.join(map(str, _PLAIN))}", _ADVICE,
-            )  # fmt: skip
+                f"{', '.join(map(str, _PLAIN))}",
+                _ADVICE,
+            )
         if name in names:
             raise DamagedFileError(f"{path} is no table of gradhorizon: it has two columns `{name[:_MOST_SHOWN]}`")
         names.add(name)

@@ -14,9 +14,10 @@ import yaml
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.layout import CONFIG, RUN_SHEET
 from gradhorizon.records.listing import Listing
-from gradhorizon.records.plain import MOST_DEPTH, problem_of, read_bytes, words_of
+from gradhorizon.records.plain import MOST_DEPTH, MOST_WORDS, problem_of, read_bytes
 from gradhorizon.records.seals import SealError, opened_text
 from gradhorizon.records.sheets import look_at_run_sheet
+from gradhorizon.terminal.words import one_line
 
 MOST_BYTES = 2**20
 """Of a configuration: three hundred times what a run writes."""
@@ -37,7 +38,7 @@ _FLOAT = re.compile(
 )
 
 
-class _PlainLoader(_BASE):
+class _PlainLoader(_BASE):  # type: ignore[misc]  # whichever loader there is
     """The safe loader, which refuses a key that stands twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -50,10 +51,13 @@ class _PlainLoader(_BASE):
 
 
 _PlainLoader.yaml_implicit_resolvers = {
-    start: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:timestamp",
-                                                                       "tag:yaml.org,2002:float")]
+    start: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float")
+    ]
     for start, resolvers in _BASE.yaml_implicit_resolvers.items()
-}  # fmt: skip
+}
 _PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
@@ -78,7 +82,7 @@ def read_configuration(run: Path) -> dict[str, Any]:
         found = _parsed(content.decode())
         problem = problem_of(found)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        problem = words_of(error)
+        problem = one_line(error, MOST_WORDS)
     if problem:
         raise DamagedFileError(f"{path} cannot be read as a run's configuration: {problem}", _ADVICE)
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -78,25 +77,20 @@ def write_json(content: dict[str, Any], path: Path) -> None:
     write_atomically(sealed_json(content), path)
 
 
-def read_json(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
-    """Content of a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file that must be there.
 
     Args:
         path: where it lies.
-        keys: what it must hold.
 
     Raises:
-        DamagedFileError: the file is cut short, is no JSON object, lacks a key, or is not what was written.
+        DamagedFileError: the file is cut short, is no JSON object, or is not what was written.
         RecordsError: it cannot be read.
     """
     try:
-        content, _ = read_plain_json(path)
+        return read_plain_json(path)[0]
     except FileNotFoundError as error:
         raise RecordsError(f"{path} cannot be read ({error.strerror})") from error
-    missing = [key for key in keys if key not in content]
-    if missing:
-        raise DamagedFileError(f"{path} lacks {', '.join(missing)}")
-    return content
 
 
 def read_listed(path: Path, within: Path, entry: Entry | None) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import (
     FAILURE,
     MEMBER_SHEET,
@@ -80,6 +81,23 @@ def find(roots: Iterable[Path]) -> Found:
 def recorded_runs(found: Found) -> list[Path]:
     """Folders of the runs that have recorded something, or should have: there is a sheet of theirs or of a member."""
     return [run for run in found.runs if _has_sheet(run)]
+
+
+def refuse_nothing(found: Found, places: Iterable[object]) -> Found:
+    """`found`, if it holds a run that has recorded something or cannot be looked into; what it passed by is said.
+
+    Args:
+        found: at or below `places`.
+        places: as they were named.
+
+    Raises:
+        RecordsError: no run there, or a place is no folder.
+    """
+    if found.absent or not (recorded_runs(found) or found.unreadable):
+        words = ", ".join(map(str, found.absent or places)) or "nothing"
+        raise RecordsError(f"no run found at or below {words}: name folders with a {RUN_SHEET}")
+    found.say()
+    return found
 
 
 def _has_sheet(run: Path) -> bool:

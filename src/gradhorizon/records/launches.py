@@ -10,7 +10,10 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from gradhorizon.records.layout import seeds_in
 
 
 class Launch:
@@ -39,9 +42,12 @@ class Launch:
     def entry(self) -> dict[str, Any]:
         """What is kept of it, as of now."""
         return {
-            "seeds": self.seeds, **self.facts, "started_at_s": self.started_at_s, "wall_s": self.wall_s,
+            "seeds": self.seeds,
+            **self.facts,
+            "started_at_s": self.started_at_s,
+            "wall_s": self.wall_s,
             "measuring_s": dict(self.measuring_s),
-        }  # fmt: skip
+        }
 
 
 def launches_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -69,6 +75,16 @@ def earlier_launches(sheet: Mapping[str, Any], checkpoint: Mapping[str, Any]) ->
         if start not in found or _wall_s(entry) >= _wall_s(found[start]):
             found[start] = entry
     return list(found.values())
+
+
+def all_seeds(sheet: Mapping[str, Any], run: Path) -> list[int]:
+    """Seeds of all members of a run, ascending: those of which its ``run.json`` tells, and those that have a folder.
+
+    Args:
+        sheet: content of ``run.json``.
+        run: the run's folder.
+    """
+    return sorted(known_seeds(sheet) | set(seeds_in(run)))
 
 
 def _wall_s(entry: Mapping[str, Any]) -> float:

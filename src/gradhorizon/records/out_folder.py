@@ -7,28 +7,27 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import FAILURE, RUN_SHEET, identity_in, seeds_in
-from gradhorizon.records.tables import RecordsError
 
 
-def refuse_unfit(out: Path, option: str = "--out") -> None:
+def refuse_unfit(out: Path) -> None:
     """Refuse a folder that belongs to a run or cannot be written; leaves nothing behind.
 
     Args:
-        out: the folder; it need not be there.
-        option: what it was given with.
+        out: the folder that ``--out`` names; it need not be there.
 
     Raises:
         RecordsError: it is a run's folder or lies in one, or no file can be made in it.
     """
-    _refuse_run(out, option)
+    _refuse_run(out)
     try:
         _try(out)
     except OSError as error:
         is_taken = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "there is a file in its place" if is_taken else error.strerror
         raise RecordsError(
-            f"{option} must be a folder that can be written, got {_shortened(out)} ({reason}): "
+            f"--out must be a folder that can be written, got {_shortened(out)} ({reason}): "
             "name another, or make it writable"
         ) from error
 
@@ -47,13 +46,13 @@ def _try(out: Path) -> None:
                 folder.rmdir()
 
 
-def _refuse_run(out: Path, option: str) -> None:
+def _refuse_run(out: Path) -> None:
     place = Path(os.path.realpath(out))
     owner = next((folder for folder in (place, *place.parents) if _is_run(folder)), None)
     if owner is not None:
         beside = owner.parent.with_name(f"{owner.parent.name}-figures")
         raise RecordsError(
-            f"{option} must not be in a run's folder, which holds records alone, got {_shortened(out)}: name a folder "
+            f"--out must not be in a run's folder, which holds records alone, got {_shortened(out)}: name a folder "
             f"beside the runs, such as {beside}"
         )
 

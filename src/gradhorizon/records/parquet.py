@@ -12,8 +12,9 @@ from gradhorizon.records.columns import check_size, check_types, is_text
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import REMEDY, read_listed, write_atomically
 from gradhorizon.records.layout import run_of_table
-from gradhorizon.records.plain import words_of
+from gradhorizon.records.plain import MOST_WORDS
 from gradhorizon.records.seals import Entry
+from gradhorizon.terminal.words import one_line
 
 _MOST_READ_AT_ONCE = 2**20
 
@@ -58,7 +59,7 @@ def read_parquet(path: Path, entry: Entry | None = None) -> pa.Table:
         table.validate(full=True)  # texts that are no UTF-8
         return _plain_texts(table)
     except (OSError, pa.ArrowException) as error:
-        fact = f"{path} is not a complete Parquet file, it was cut short or spoiled ({words_of(error)})"
+        fact = f"{path} is not a complete Parquet file, it was cut short or spoiled ({one_line(error, MOST_WORDS)})"
         raise DamagedFileError(fact, REMEDY) from error
 
 

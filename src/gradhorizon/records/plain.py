@@ -14,6 +14,7 @@ from typing import Any
 
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.seals import SealError, is_sealed_json
+from gradhorizon.terminal.words import one_line
 
 MOST_BYTES = 64 * 2**20
 """Of a JSON file: a thousand times what a run writes of itself."""
@@ -22,12 +23,18 @@ MOST_DEPTH = 64
 """Of lists and objects in one another."""
 
 _MOST_BITS = 63  # of a whole number, so that every table can hold it
-_MOST_WORDS = 200
+MOST_WORDS = 200
+"""Characters of what a parser says, or of a text that is wrong."""
+
 _CHUNK = 2**20  # bytes
 _KINDS = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device", stat.S_IFLNK: "a link that leads nowhere",
-}  # fmt: skip
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a link that leads nowhere",
+}
 
 
 def read_bytes(path: Path, most_bytes: int = MOST_BYTES, within: Path | None = None) -> tuple[bytes, float]:
@@ -145,7 +152,7 @@ def read_json(path: Path, within: Path | None = None, *, is_any_text: bool = Fal
     except RecursionError:
         raise DamagedFileError(f"{path} cannot be read ({_TOO_DEEP})") from None
     except ValueError as error:  # bytes that are no UTF-8 among them
-        raise DamagedFileError(f"{path} cannot be read ({words_of(error)})") from error
+        raise DamagedFileError(f"{path} cannot be read ({one_line(error, MOST_WORDS)})") from error
     if not isinstance(found, dict):
         raise DamagedFileError(f"{path} holds {type(found).__name__}, expected a JSON object")
     problem = problem_of(found, is_any_text=is_any_text)
@@ -163,7 +170,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:_MOST_WORDS]!r} stands there twice")
+        raise ValueError(f"the key {twice[:MOST_WORDS]!r} stands there twice")
     return found
 
 
@@ -188,7 +195,7 @@ def problem_of(content: Any, *, is_any_text: bool = False) -> str:
             kind = type(item)  # parsers make no subclasses, and this loop sees every value of every sheet
             if kind is str:
                 if not (item.isascii() and "\0" not in item) and not is_any_text and not _is_text(item):
-                    return f"the text {item[:_MOST_WORDS]!r} holds what is no character"
+                    return f"the text {item[:MOST_WORDS]!r} holds what is no character"
             elif kind is dict:
                 below += item
                 below += item.values()
@@ -204,13 +211,3 @@ def problem_of(content: Any, *, is_any_text: bool = False) -> str:
 
 def _is_text(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def words_of(error: Exception) -> str:
-    """What an error says, in one line of bounded length.
-
-    Args:
-        error: a parser's.
-    """
-    words = " ".join(str(error).split())
-    return words if len(words) <= _MOST_WORDS else f"{words[:_MOST_WORDS]}…"

@@ -22,7 +22,7 @@ from gradhorizon.records.columns import OWNER, check_lead, check_owner
 from gradhorizon.records.errors import DamagedFileError, RecordsError
 from gradhorizon.records.files import files_of, read_listed
 from gradhorizon.records.finding import find
-from gradhorizon.records.launches import known_seeds
+from gradhorizon.records.launches import all_seeds
 from gradhorizon.records.layout import (
     MEMBER_SHEET,
     RECORDS,
@@ -30,7 +30,6 @@ from gradhorizon.records.layout import (
     member_folder,
     run_of_table,
     seed_in,
-    seeds_in,
     steps_in,
     table_in,
 )
@@ -38,7 +37,7 @@ from gradhorizon.records.listing import Listing
 from gradhorizon.records.parquet import check_columns, read_parts
 from gradhorizon.records.seals import Entry
 from gradhorizon.records.sheets import known_member_sheet, read_member_sheet, read_run_sheet
-from gradhorizon.records.tables import METRICS, AbsentTableError
+from gradhorizon.records.tables import METRICS, RUN_COLUMNS, AbsentTableError
 from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,8 @@ def read_member_table(member: Path, name: str) -> pd.DataFrame | None:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    return table.replace_schema_metadata(None).to_pandas()  # what pandas has noted there would be taken for orders
+    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()  # pandas' notes would be taken for orders
+    return frame
 
 
 def recorded_tables(member: Path) -> set[str]:
@@ -208,7 +208,6 @@ class Runs:
         return self.members[[not present for present in has]]
 
 
-_RUN_FIELDS = ("experiment", "run", "model", "task", "seq_len", "input_len")
 _RUN_EXTRA = ("color", "marker", "num_parameters", "hidden_size", "num_steps", "clip_norm", "results_version")
 
 
@@ -240,7 +239,7 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     for run_folder in runs:
         run = read_run_sheet(run_folder)
         chance += [{"run": run["run"], "metric": metric, "chance": value} for metric, value in run["chance"].items()]
-        members += [_member_row(run, member_folder(run_folder, seed)) for seed in _seeds(run, run_folder)]
+        members += [_member_row(run, member_folder(run_folder, seed)) for seed in all_seeds(run, run_folder)]
     if not members:
         raise RecordsError(f"no member has started yet at or below {', '.join(map(str, folders))}")
     table = pd.DataFrame(members)
@@ -248,15 +247,10 @@ def read_runs(folders: Sequence[Path | str]) -> Runs:
     return Runs(table, pd.DataFrame(chance))
 
 
-def _seeds(run: dict[str, Any], folder: Path) -> list[int]:
-    # Seeds that a launch was asked for count as members even where they have no folder.
-    return sorted(known_seeds(run) | set(seeds_in(folder)))
-
-
 def _member_row(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     member = known_member_sheet(folder, run)
     return {
-        **{name: run[name] for name in (*_RUN_FIELDS, *_RUN_EXTRA)},
+        **{name: run[name] for name in (*RUN_COLUMNS, *_RUN_EXTRA)},
         "identity": run["identity"],
         "seed": seed_in(folder.name),
         "status": member.get("status", "running"),

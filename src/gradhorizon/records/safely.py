@@ -179,39 +179,6 @@ def empty(path: Path) -> None:
         file.truncate(0)
 
 
-def open_to_read(path: Path) -> int:
-    """Descriptor of a plain file; nothing waits for what a pipe or a device may have to say.
-
-    Raises:
-        MisplacedError: something else lies there.
-        OSError: it cannot be opened.
-    """
-    with _explained(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    return _plain(descriptor, path)
-
-
-def read_bytes(path: Path) -> bytes:
-    """Content of a plain file.
-
-    Raises:
-        OSError: it cannot be read, or is none.
-    """
-    with os.fdopen(open_to_read(path), "rb") as file:
-        return file.read()
-
-
-def read_text(path: Path) -> str:
-    """Content of a plain file.
-
-    Raises:
-        OSError: it cannot be read, or is none.
-        UnicodeDecodeError: it is not UTF-8.
-    """
-    with os.fdopen(open_to_read(path), encoding="utf-8") as file:
-        return file.read()
-
-
 def _plain(descriptor: int, path: Path) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gradhorizon.terminal.words import shortened
+
 _LARGEST = 2**31 - 1
 _MOST_SHOWN = 80  # characters of a wrong value
 _DIGEST = "digest"
@@ -160,10 +162,17 @@ class AskedSheet(_Content):
 
 
 _EXPECTED = {
-    "string_type": "text", "bool_type": "true or false", "int_type": "a whole number", "int_from_float":
-    "a whole number", "float_type": "a number", "finite_number": "a finite number", "dict_type": "an object",
-    "model_type": "an object", "model_attributes_type": "an object", "list_type": "a list",
-}  # fmt: skip
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "list_type": "a list",
+}
 
 
 def problem_of(content: Mapping[str, Any], kind: type[BaseModel]) -> str:
@@ -209,5 +218,4 @@ def _from_library(words: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    words = json.dumps(value, default=str)
-    return words if len(words) <= _MOST_SHOWN else f"{words[:_MOST_SHOWN]}…"
+    return shortened(json.dumps(value, default=str), _MOST_SHOWN)

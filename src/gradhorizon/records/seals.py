@@ -73,8 +73,12 @@ class Entry:
     def plain(self) -> dict[str, Any]:
         """What JSON and checkpoints hold of it."""
         of_table = {} if self.rows is None else {"rows": self.rows}
-        return {"sha256": self.digest, "bytes": self.num_bytes, **of_table,
-                **({"commits": self.commits} if self.commits > 1 else {})}  # fmt: skip
+        return {
+            "sha256": self.digest,
+            "bytes": self.num_bytes,
+            **of_table,
+            **({"commits": self.commits} if self.commits > 1 else {}),
+        }
 
     def check(self, content: bytes) -> None:
         """Make sure that `content` is what was committed.
@@ -88,12 +92,8 @@ class Entry:
             raise SealError("is not what was committed: its digest is another")
 
 
-Listing = dict[str, Entry]
-"""Files by their path relative to the folder of their member, with slashes."""
-
-
-def parsed_listing(plain: object) -> Listing:
-    """A listing as it was before it became plain.
+def parsed_listing(plain: object) -> dict[str, Entry]:
+    """Files by their path relative to the folder of their member, with slashes, from what JSON or a checkpoint holds.
 
     Raises:
         SealError: it was none.

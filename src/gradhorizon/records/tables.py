@@ -46,6 +46,10 @@ LEAD_COLUMNS: tuple[Column, ...] = (
 )
 
 
+RUN_COLUMNS = ("experiment", "run", "model", "task", "seq_len", "input_len")
+"""Lead columns that are the same for all members of a run."""
+
+
 def type_of(column: Column) -> pa.DataType:
     """The Arrow type of a column."""
     return _ARROW[column.dtype]

@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from gradhorizon.records.files import DamagedFileError, part_range, parts_in, put_aside, read_listed
+from gradhorizon.records.errors import DamagedFileError
+from gradhorizon.records.files import part_range, parts_in, put_aside, read_listed
 from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import RECORDS, part_path, table_in, table_path
 from gradhorizon.records.listing import Listing

@@ -171,9 +171,17 @@ def take(folder: Path, previous: Claim | None) -> Claim | None:
     number = previous.number + 1 if previous else 1
     path = owner_path(folder, number)
     mine = Claim(
-        path, number, time.time(), socket.gethostname(), this_machine(), os.getpid(), process_start(os.getpid()),
-        time.time(), os.environ.get(SLOT_VARIABLE) or None, uuid.uuid4().hex,
-    )  # fmt: skip
+        path,
+        number,
+        time.time(),
+        socket.gethostname(),
+        this_machine(),
+        os.getpid(),
+        process_start(os.getpid()),
+        time.time(),
+        os.environ.get(SLOT_VARIABLE) or None,
+        uuid.uuid4().hex,
+    )
     try:
         safely.write_new(b"", path)
     except FileExistsError:
@@ -236,11 +244,15 @@ def _parsed(path: Path, number: int, beat_at_s: float, text: str) -> Claim:
 def _checked(content: dict[str, Any]) -> dict[str, Any]:
     start, ended, slot = content["process_start"], content["ended_at_s"], content["slot"]
     return {
-        "host": str(content["host"]), "machine": str(content["machine"]), "pid": int(content["pid"]),
-        "process_start": None if start is None else int(start), "launched_at_s": float(content["launched_at_s"]),
-        "slot": None if slot is None else str(slot), "token": str(content["token"]),
+        "host": str(content["host"]),
+        "machine": str(content["machine"]),
+        "pid": int(content["pid"]),
+        "process_start": None if start is None else int(start),
+        "launched_at_s": float(content["launched_at_s"]),
+        "slot": None if slot is None else str(slot),
+        "token": str(content["token"]),
         "ended_at_s": None if ended is None else float(ended),
-    }  # fmt: skip
+    }
 
 
 def _replace(claim: Claim) -> None:

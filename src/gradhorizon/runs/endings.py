@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon.config import ConfigError, runs_root
 from gradhorizon.machine import stopping
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import write_json
 from gradhorizon.records.layout import FAILURE, LOG
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs import asked
 from gradhorizon.runs.failures import content_of, last_lines
 from gradhorizon.runs.locks import MemberHeldError, other_owner
@@ -111,10 +111,14 @@ def record(
         return
     earlier = content_of(path)
     content = {
-        **(earlier if earlier.get("reason") == reason else {}), "reason": reason, "overrides": list(overrides),
-        "seeds": sorted(seeds), "last_lines": last_lines(path.with_name(LOG))[-_LAST_LINES:],
-        "failed_at_s": time.time(), **facts,
-    }  # fmt: skip
+        **(earlier if earlier.get("reason") == reason else {}),
+        "reason": reason,
+        "overrides": list(overrides),
+        "seeds": sorted(seeds),
+        "last_lines": last_lines(path.with_name(LOG))[-_LAST_LINES:],
+        "failed_at_s": time.time(),
+        **facts,
+    }
     content["traceback"] = list(lines) or content.get("traceback", [])
     try:
         write_json(content, path)

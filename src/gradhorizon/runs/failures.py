@@ -5,7 +5,6 @@ Imports neither torch nor Hydra nor pandas: those who only read failures start q
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Iterable
@@ -17,8 +16,6 @@ from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.layout import FAILURE, LOG
 from gradhorizon.records.plain import open_file, read_json
 from gradhorizon.records.sheets import check
-
-log = logging.getLogger(__name__)
 
 _LOG_TAIL_BYTES = 64 * 1024
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _SETTLED_NS = 3_000_000_000
 
 
-def find(experiment: Path, run_identity: str) -> Path | None:
+def find_run(experiment: Path, run_identity: str) -> Path | None:
     """The folder below `experiment` that carries the identity, or None.
 
     Of several, one whose sheet knows it by its own name comes before copies that were given another; it is said.
@@ -45,12 +45,12 @@ def find(experiment: Path, run_identity: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Listing:
+class _Names:
     changed_at_ns: int
     names: dict[str, list[str]]
 
 
-_listings: dict[Path, _Listing] = {}
+_listings: dict[Path, _Names] = {}
 
 
 def _listed(experiment: Path) -> dict[str, list[str]]:
@@ -64,7 +64,7 @@ def _listed(experiment: Path) -> dict[str, list[str]]:
             identity = identity_in(name)
             if identity is not None and not is_skipped(name):
                 names.setdefault(identity, []).append(name)
-        known = _Listing(changed_at_ns, names)
+        known = _Names(changed_at_ns, names)
         if time.time_ns() - changed_at_ns > _SETTLED_NS:  # a change at the same tick of the clock would not be seen
             _listings[place] = known
     return known.names

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Sequence
 
 from gradhorizon.composition.spelling import canonical, spelled
+from gradhorizon.composition.variants import TELL_NO_RUN
 from gradhorizon.config import RunConfig
-
-log = logging.getLogger(__name__)
 
 RESULTS_VERSION = 2
 """Bumped with every **Affects results** entry of CHANGELOG.md: runs of different versions are never pooled."""
 
-
-_CANNOT_CHANGE_NUMBERS = (
-    "experiment_name", "seed", "num_seeds", "measurement", "logger", "trainer", "runs_dir", "plan",
-)  # fmt: skip
-_NAMED_APART = ("model", "task", "seq_len", "experiment", *_CANNOT_CHANGE_NUMBERS)
+_NAMED_APART = ("model", "task", "seq_len", "experiment", *TELL_NO_RUN)
 
 
 def identity_of(run: RunConfig, device: str) -> str:
@@ -30,7 +24,7 @@ def identity_of(run: RunConfig, device: str) -> str:
         run: the resolved configuration.
         device: the device that ``auto`` stands for.
     """
-    content = {name: value for name, value in vars(run).items() if name not in _CANNOT_CHANGE_NUMBERS}
+    content = {name: value for name, value in vars(run).items() if name not in TELL_NO_RUN}
     content["model"] = {name: value for name, value in run.model.items() if name not in ("color", "marker")}
     content["device"] = device.split(":", maxsplit=1)[0]
     content["results_version"] = RESULTS_VERSION

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradhorizon.records.files import DamagedFileError
+from gradhorizon.records.errors import DamagedFileError
 from gradhorizon.records.layout import (
     CHECKPOINT,
     MEMBER_SHEET,
@@ -20,8 +19,6 @@ from gradhorizon.records.listing import Listing
 from gradhorizon.records.parquet import is_as_committed
 from gradhorizon.records.reading import recorded_tables
 from gradhorizon.records.sheets import read_member_sheet
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class FailedRun:
     folder: Path | None
 
 
-def listing(failed: Sequence[FailedRun], num_runs: int) -> str:
+def failures_in_words(failed: Sequence[FailedRun], num_runs: int) -> str:
     """All failures of a sweep, with where to read on.
 
     Args:
@@ -82,7 +82,7 @@ def listing(failed: Sequence[FailedRun], num_runs: int) -> str:
         num_runs: runs of the sweep.
 
     Example:
-        >>> print(listing([FailedRun("#1 model=gru", "SystemExit: exited with code 3", None)], num_runs=4))
+        >>> print(failures_in_words([FailedRun("#1 model=gru", "SystemExit: exited with code 3", None)], num_runs=4))
         1 of 4 runs failed:
           #1 model=gru: SystemExit: exited with code 3
     """

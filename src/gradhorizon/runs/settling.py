@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from gradhorizon.config import ConfigError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import remove_orphans
 from gradhorizon.records.layout import FAILURE, RUN_SHEET, seeds_in
 from gradhorizon.records.sheets import look_at_run_sheet
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs.failures import forgive
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.members import finished_seeds, is_finished, outcomes_of

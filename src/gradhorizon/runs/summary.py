@@ -16,10 +16,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gradhorizon.records.files import DamagedFileError, RecordsError, put_aside, write_json
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import put_aside, write_json
 from gradhorizon.records.guards import check_owned
-from gradhorizon.records.launches import known_seeds
-from gradhorizon.records.layout import RUN_LOCK, RUN_SHEET, seeds_in
+from gradhorizon.records.launches import all_seeds
+from gradhorizon.records.layout import RUN_LOCK, RUN_SHEET
 from gradhorizon.records.listing import FILES
 from gradhorizon.records.sheets import look_at_run_sheet
 from gradhorizon.runs.members import is_finished, outcomes_of
@@ -55,13 +56,16 @@ def summarize(
         for _ in range(_LOOKS):
             outcomes = outcomes_of(folder)
             recorded = _recorded(folder)
-            members = sorted({*known_seeds(recorded), *seeds_in(folder), *seeds})
+            members = sorted({*all_seeds(recorded, folder), *seeds})
             kept = {name: recorded[name] for name in ("launches", FILES) if name in recorded}
             told = "finished" if is_finished(folder, outcomes) else "running"
             content = {
-                **(description or recorded), **kept, "status": "failed" if status == "failed" else told,
-                "outcomes": outcomes, "seeds": members,
-            }  # fmt: skip
+                **(description or recorded),
+                **kept,
+                "status": "failed" if status == "failed" else told,
+                "outcomes": outcomes,
+                "seeds": members,
+            }
             write_json(content, folder / RUN_SHEET)
             if outcomes_of(folder) == outcomes:
                 break

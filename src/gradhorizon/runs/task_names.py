@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 
 from gradhorizon.config import RunConfig
 from gradhorizon.machine.installed import CONF_DIR
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.sheets import read_run_sheet
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.terminal.words import snake_case
 
 _OWN = "gradhorizon.tasks."

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow.compute as pc
 
 from gradhorizon.records.checkpoints import load_checkpoint
-from gradhorizon.records.files import DamagedFileError, read_json, read_listed, write_atomically, write_json
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import read_json, read_listed, write_atomically, write_json
 from gradhorizon.records.layout import (
     CHECKPOINT,
     CONFIG,
@@ -27,7 +28,6 @@ from gradhorizon.records.listing import FILES, Listing, table_of
 from gradhorizon.records.parquet import entry_of_table, read_parquet
 from gradhorizon.records.seals import KEY, Entry, SealError, opened_text, sealed_text
 from gradhorizon.records.sheets import check, look_at_run_sheet, read_member_sheet
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs.locks import members_locked
 
 SEALED_LATER = "sealed_at_s"

@@ -45,9 +45,15 @@ def _unreadable(path: Path, why: str) -> RunLook:
 def _unseen(experiment: Path, run: AskedRun) -> RunLook:
     name = run.run.replace("/", "_")
     return RunLook(
-        experiment / name, "missing", experiment.name, run.model, run.task, run.seq_len, run.num_steps,
+        experiment / name,
+        "missing",
+        experiment.name,
+        run.model,
+        run.task,
+        run.seq_len,
+        run.num_steps,
         variant(run.overrides),
-    )  # fmt: skip
+    )
 
 
 def _named(look: RunLook, run: AskedRun) -> RunLook:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -27,10 +26,10 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from gradhorizon.machine.stopping import EXIT_CODE
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.status.lines import lines, tracebacks
 from gradhorizon.status.sweep import BROKEN, SweepLook, SweepReader, document
-
-log = logging.getLogger(__name__)
+from gradhorizon.terminal.program import parser_of, program
 
 _EXAMPLES = """\
 examples:
@@ -48,12 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line; the process's own if None.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return program(lambda: _shown_as_asked(options), {RecordsError: str})
+
+
+def _shown_as_asked(options: argparse.Namespace) -> int:
     reader = SweepReader(options.runs)
     look = reader.read()
     if not look.runs or look.found.absent:
-        log.error("Error: %s; name run folders, experiment folders or runs roots", _missing(look, options.runs))
-        return 1
+        raise RecordsError(f"{_missing(look, options.runs)}; name run folders, experiment folders or runs roots")
     look.found.say_notes()
     console = Console(highlight=False, markup=False, emoji=False)
     if options.json:
@@ -80,12 +81,9 @@ def _missing(look: SweepLook, places: Sequence[Path]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gradhorizon-status", description=__doc__, epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("runs", nargs="*", type=Path, default=[Path("runs")], metavar="RUNS",
-                        help="run folders, experiment folders or runs roots (default: runs)")  # fmt: skip
+    parser = parser_of("gradhorizon-status", __doc__, _EXAMPLES)
+    runs = "run folders, experiment folders or runs roots (default: runs)"
+    parser.add_argument("runs", nargs="*", type=Path, default=[Path("runs")], metavar="RUNS", help=runs)
     parser.add_argument("--all", action="store_true", help="every run on a line of its own, finished ones too")
     parser.add_argument("--once", action="store_true", help="print once and leave; so it is where there is no terminal")
     parser.add_argument(

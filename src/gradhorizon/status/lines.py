@@ -17,12 +17,22 @@ from gradhorizon.runs.failures import Failure
 from gradhorizon.status.run import RunLook
 from gradhorizon.status.sweep import BROKEN, SweepLook, outcomes
 from gradhorizon.terminal.progress import format_duration
-from gradhorizon.terminal.words import printable
+from gradhorizon.terminal.words import counted, printable
 
-_STYLES = {"running": "green", "failed": "bold red", "stale": "yellow", "unreadable": "bold red", "queued": "cyan",
-           "missing": "yellow", "finished": "dim"}  # fmt: skip
-_MEANINGS = {"stale": "the same command goes on", "queued": "waits, or was interrupted",
-             "missing": "asked for, never begun"}  # fmt: skip
+_STYLES = {
+    "running": "green",
+    "failed": "bold red",
+    "stale": "yellow",
+    "unreadable": "bold red",
+    "queued": "cyan",
+    "missing": "yellow",
+    "finished": "dim",
+}
+_MEANINGS = {
+    "stale": "the same command goes on",
+    "queued": "waits, or was interrupted",
+    "missing": "asked for, never begun",
+}
 _STATUS, _DONE, _STEP, _LEFT = 11, 7, 14, 12  # columns
 _MIN_TITLE = 12
 _SHOWN = 10  # runs of a status other than running
@@ -58,8 +68,11 @@ def tracebacks(look: SweepLook) -> list[Text]:
     found: list[Text] = []
     for run in look.runs:
         if run.status in BROKEN:
-            found += [Text(printable(_title(run)), "bold"), Text(f"  {printable(str(run.folder))}"),
-                      Text(f"  {printable(run.why)}", "red")]  # fmt: skip
+            found += [
+                Text(printable(_title(run)), "bold"),
+                Text(f"  {printable(str(run.folder))}"),
+                Text(f"  {printable(run.why)}", "red"),
+            ]
             failure = run.failure or Failure("")
             found += [Text(f"  while {printable(failure.phase)}")] if failure.phase else []
             found += [*(Text(f"    {printable(line)}") for line in failure.lines), Text()]
@@ -73,7 +86,7 @@ def _summary(look: SweepLook) -> Iterator[Text]:
     yield Text(members)
     facts = [] if look.steps_per_s is None else [f"{_speed(look.steps_per_s)} of all runs together"]
     if num_late := look.num_finished_last_hour:
-        facts.append(f"{num_late} run{'s' * (num_late != 1)} finished in the last hour")
+        facts.append(f"{counted(num_late, 'run')} finished in the last hour")
     if look.left_s is not None:
         facts.append(f"about {format_duration(look.left_s)} left for these at most")
     if facts:
@@ -125,7 +138,7 @@ def _details(run: RunLook, now_s: float) -> Iterator[str]:
         yield _MEANINGS[run.status]
     num_missing = sum(member.is_missing for member in run.members)
     if 0 < num_missing < len(run.members) and run.problem is None:
-        yield f"{num_missing} member{'s' * (num_missing != 1)} never begun"
+        yield f"{counted(num_missing, 'member')} never begun"
 
 
 def _ends(run: RunLook) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gradhorizon.composition.variants import variant
 from gradhorizon.records.errors import RecordsError
-from gradhorizon.records.launches import known_seeds
+from gradhorizon.records.launches import all_seeds
 from gradhorizon.records.layout import (
     FAILURE,
     MEMBER_SHEET,
@@ -24,7 +24,6 @@ from gradhorizon.records.layout import (
     member_folder,
     member_name,
     readable_in,
-    seeds_in,
     steps_in,
 )
 from gradhorizon.records.sheets import look_at_member_sheet, look_at_run_sheet
@@ -103,6 +102,11 @@ class RunLook:
     steps_per_s: float | None = None
     changed_at_s: float = 0.0
 
+    @classmethod
+    def unreadable(cls, folder: Path, problem: str) -> RunLook:
+        """A run of which nothing can be told but why."""
+        return cls(folder, "unreadable", folder.parent.name, problem=problem)
+
     @property
     def step(self) -> int | None:
         """Optimizer steps, at their last commit, of the members that are trained now or next; None if all are done."""
@@ -133,8 +137,9 @@ class RunLook:
     @property
     def committed_at_s(self) -> float | None:
         """Time of the last commit of the members that are trained now, seconds since 1970."""
-        return max((item.committed_at_s for item in self.members if not item.is_finished and item.committed_at_s),
-                   default=None)  # fmt: skip
+        return max(
+            (item.committed_at_s for item in self.members if not item.is_finished and item.committed_at_s), default=None
+        )
 
 
 def read_run(folder: Path, now_s: float) -> RunLook:
@@ -151,16 +156,16 @@ def read_run(folder: Path, now_s: float) -> RunLook:
         gone = seeds_without_sheet(folder, expected_seeds(sheet))
         if sheet.get("status") == "finished" and _all_ended(sheet) and not has_failed and not gone:
             return RunLook(folder, "finished", **known, members=_finished_members(sheet))
-        seeds = sorted({*_seeds(sheet, folder), *failed, *gone})
+        seeds = sorted({*all_seeds(sheet, folder), *failed, *gone})
         members = [_member(member_folder(folder, seed), seed, is_gone=seed in gone) for seed in seeds]
         if not has_failed:
             _refuse_lost(sheet, members)
         return _with_gone(_unfinished(folder, members, known, sheet, now_s), gone)
     except RecordsError as error:
         problem = str(getattr(error, "fact", error)).replace(os.path.join(folder, ""), "")  # noqa: PTH118, within words
-        return RunLook(folder, "unreadable", folder.parent.name, problem=problem)
+        return RunLook.unreadable(folder, problem)
     except OSError as error:
-        return RunLook(folder, "unreadable", folder.parent.name, problem=f"{error.strerror}: {error.filename}")
+        return RunLook.unreadable(folder, f"{error.strerror}: {error.filename}")
 
 
 def _refuse_lost(sheet: dict[str, Any], members: Iterable[MemberLook]) -> None:
@@ -180,11 +185,12 @@ def _unfinished(
     if owner is not None:
         rate = _steps_per_s(folder, members, owner)
         return RunLook(folder, "running", **known, members=members, owner=owner, steps_per_s=rate)
+    last = next(iter(open_claims), None)
     if sheet.get("status") == "failed" or (folder / FAILURE).exists():
-        return RunLook(folder, "failed", **known, members=members, failure=read_failure(folder / FAILURE),
-                       owner=next(iter(open_claims), None))  # fmt: skip
-    status = "stale" if open_claims else "queued"
-    return RunLook(folder, status, **known, members=members, owner=next(iter(open_claims), None))
+        failure = read_failure(folder / FAILURE)
+        return RunLook(folder, "failed", **known, members=members, failure=failure, owner=last)
+    status = "queued" if last is None else "stale"
+    return RunLook(folder, status, **known, members=members, owner=last)
 
 
 def _known(folder: Path, sheet: dict[str, Any]) -> dict[str, Any]:
@@ -214,10 +220,6 @@ def _with_gone(look: RunLook, gone: Sequence[int]) -> RunLook:
     names = ", ".join(member_name(seed) for seed in gone)
     problem = f"{names}: gone, or without {MEMBER_SHEET}, though the run was finished; the same command trains anew"
     return replace(look, status="missing" if look.status == "queued" else look.status, problem=problem)
-
-
-def _seeds(sheet: dict[str, Any], folder: Path) -> list[int]:
-    return sorted(known_seeds(sheet) | set(seeds_in(folder)))
 
 
 def _member(folder: Path, seed: int, *, is_gone: bool = False) -> MemberLook:

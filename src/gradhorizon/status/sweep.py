@@ -17,6 +17,7 @@ from gradhorizon.runs.absent_members import seeds_without_sheet
 from gradhorizon.runs.claims import Claim
 from gradhorizon.status.asked import with_asked
 from gradhorizon.status.run import OUTCOMES, STATUSES, MemberLook, RunLook, read_run
+from gradhorizon.terminal.words import counted
 
 SCHEMA = 1
 """Of `document`; bumped when a key changes its meaning or goes."""
@@ -113,12 +114,11 @@ class SweepLook:
     @property
     def summary(self) -> tuple[str, str]:
         """How many runs and members there are and how they stand, in the words of status, figures and report."""
-        num = len(self.runs)
         known = "asked for" if self.num_runs["missing"] else "started so far"
         counts = ", ".join(f"{count} {status}" for status, count in self.num_runs.items() if count)
         ended = ", ".join(f"{count} {outcome}" for outcome, count in self.num_outcomes.items())
         return (
-            f"{num} run{'s' * (num != 1)} {known}: {counts}",
+            f"{counted(len(self.runs), 'run')} {known}: {counts}",
             f"{self.num_done} of {self.num_members} members done: {ended}",
         )
 
@@ -165,7 +165,7 @@ class SweepReader:
         now_s = time.time()
         found = find(self._folders)
         looks = [self._look(folder, now_s) for folder in found.runs]
-        looks += [_unreadable(folder, why) for folder, why in found.unreadable.items()]
+        looks += [RunLook.unreadable(folder, why) for folder, why in found.unreadable.items()]
         looks = with_asked(looks, found.sweeps)
         looks.sort(key=lambda run: (STATUSES.index(run.status), str(run.folder)))
         return SweepLook(looks, now_s, found)
@@ -188,10 +188,6 @@ def run_folders(root: Path) -> Iterator[Path]:
         root: any folder.
     """
     yield from find([root]).runs
-
-
-def _unreadable(folder: Path, why: str) -> RunLook:
-    return RunLook(folder, "unreadable", folder.parent.name, problem=why)
 
 
 def _stamp(path: Path) -> _Stamp | None:
@@ -232,8 +228,20 @@ def document(look: SweepLook) -> dict[str, Any]:
 
 
 def _plain_run(run: RunLook) -> dict[str, Any]:
-    copied = ("status", "experiment", "model", "task", "seq_len", "variant", "num_steps", "step", "committed_at_s",
-              "steps_per_s", "left_s", "problem")  # fmt: skip
+    copied = (
+        "status",
+        "experiment",
+        "model",
+        "task",
+        "seq_len",
+        "variant",
+        "num_steps",
+        "step",
+        "committed_at_s",
+        "steps_per_s",
+        "left_s",
+        "problem",
+    )
     failure = None if run.failure is None else vars(run.failure)
     return {
         "folder": str(run.folder),
@@ -246,9 +254,12 @@ def _plain_run(run: RunLook) -> dict[str, Any]:
 
 def _plain_owner(claim: Claim) -> dict[str, Any]:
     return {
-        "host": claim.host or None, "pid": claim.pid if claim.host else None, "slot": claim.slot,
-        "since_s": _finite(claim.launched_at_s), "beat_at_s": _finite(claim.beat_at_s),
-    }  # fmt: skip
+        "host": claim.host or None,
+        "pid": claim.pid if claim.host else None,
+        "slot": claim.slot,
+        "since_s": _finite(claim.launched_at_s),
+        "beat_at_s": _finite(claim.beat_at_s),
+    }
 
 
 def _finite(number: float) -> float | None:

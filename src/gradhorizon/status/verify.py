@@ -19,11 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gradhorizon.config import ConfigError
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.reading import read_runs
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs.verification import Verdict, seal, verify_run
 from gradhorizon.status.sweep import run_folders
-from gradhorizon.terminal.words import printable
+from gradhorizon.terminal.program import parser_of, program
+from gradhorizon.terminal.words import counted, printable
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line; the process's own if None.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return program(lambda: _verified(options), {RecordsError: str})
+
+
+def _verified(options: argparse.Namespace) -> int:
     folders = sorted({folder.resolve() for place in options.runs for folder in run_folders(place)})
     if not folders:
-        log.error("Error: no run found at or below %s", ", ".join(map(str, options.runs)))
-        return 1
+        raise RecordsError(f"no run found at or below {', '.join(map(str, options.runs))}")
     is_sealed = not options.seal or _seal(folders)
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=_WIDTH)
+    width = None if Console().is_terminal else _WIDTH
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
     verdicts = [verify_run(folder) for folder in folders]
     console.print(_table(verdicts))
     for verdict in verdicts:
@@ -71,12 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gradhorizon-verify", description=__doc__, epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS",
-                        help="run folders, experiment folders or runs roots")  # fmt: skip
+    parser = parser_of("gradhorizon-verify", __doc__, _EPILOG)
+    runs = "run folders, experiment folders or runs roots"
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help=runs)
     parser.add_argument("--seal", action="store_true", help="list what finished members hold that nothing lists yet")
     return parser
 
@@ -96,8 +95,14 @@ def _seal(folders: Sequence[Path]) -> bool:
 
 def _table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("state", "left"), ("members", "right"), ("files read", "right"), ("unsealed", "right"),
-                          ("wrong", "right"), ("run", "left")):  # fmt: skip
+    for name, justify in (
+        ("state", "left"),
+        ("members", "right"),
+        ("files read", "right"),
+        ("unsealed", "right"),
+        ("wrong", "right"),
+        ("run", "left"),
+    ):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     calm = [verdict for verdict in verdicts if not verdict.problems]
     for verdict in [*(verdict for verdict in verdicts if verdict.problems), *calm[:_SHOWN]]:
@@ -112,7 +117,7 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
     num_problems = sum(len(verdict.problems) for verdict in verdicts)
     num_unsealed = sum(len(verdict.unsealed) for verdict in verdicts)
     num_files = sum(verdict.num_files for verdict in verdicts)
-    words = f"{len(verdicts)} run{'s' * (len(verdicts) != 1)}, {num_files} files read: "
+    words = f"{counted(len(verdicts), 'run')}, {num_files} files read: "
     words += f"{num_problems} wrong" if num_problems else "nothing wrong"
     if num_unsealed:
         words += f", as far as they are listed; {num_unsealed} are not (--seal lists them as they are)"

@@ -10,12 +10,13 @@ import time
 import torch
 from omegaconf import DictConfig
 
+from gradhorizon.composition.variants import TELL_NO_RUN
 from gradhorizon.config import RunConfig
 from gradhorizon.machine.randomness import kept_rng
-from gradhorizon.runs.members import MemberState
+from gradhorizon.runs.look import Look
 from gradhorizon.runs.results import Plan
 from gradhorizon.terminal.progress import format_duration, format_seeds
-from gradhorizon.training.build import Parts, build_parts
+from gradhorizon.training.build import Setup, build_setup
 from gradhorizon.training.ensemble import Ensemble, Member
 from gradhorizon.training.numerics import configure_torch
 from gradhorizon.training.streams import training_batch
@@ -26,64 +27,61 @@ _TIMED_STEPS = 4
 _CHECKPOINTS = 5  # first, solved, last, and the one to resume from with Adam's two moments
 _BYTES_PER_ROW = 60  # of a compressed table
 _MIB = 2**20
-_AS_FAST = (
-    "seed", "num_seeds", "data_seed", "learning_rate", "clip_norm", "num_steps", "val_every_steps", "val_size",
-    "probe_batch_size", "num_cuts", "stop_when_solved", "measurement", "logger", "trainer", "experiment_name",
-    "runs_dir", "plan",
-)  # fmt: skip
+_OF_OPTIMIZATION = ("data_seed", "learning_rate", "clip_norm", "num_steps", "stop_when_solved")
+_OF_EVALUATION = ("val_every_steps", "val_size", "probe_batch_size", "num_cuts")
+_AS_FAST = (*TELL_NO_RUN, *_OF_OPTIMIZATION, *_OF_EVALUATION)
 """Keys of the root on which the time of a training step does not depend."""
 
 _timed: dict[str, float] = {}
 
 
-def say_plan(cfg: DictConfig, run: RunConfig, device: str, todo: list[MemberState]) -> Plan:
+def say_plan(cfg: DictConfig, seen: Look) -> Plan:
     """Print and return what the launch would train, how long it may take, and how much disk it may fill.
 
     Args:
         cfg: the composed configuration.
-        run: its root.
-        device: where it would train.
-        todo: members that are not finished, at least one.
+        seen: what the launch has found; at least one member is not finished.
     """
+    run, todo = seen.run, seen.todo
     configure_torch(run)
-    parts = build_parts(cfg, run, len(todo), device)
+    setup = build_setup(cfg, run, len(todo), seen.device)
     steps = sum(run.num_steps - state.step for state in todo)
-    seconds_per_step, is_new = _known_seconds_per_step(parts, run, device)
+    seconds_per_step, is_new = _known_seconds_per_step(setup, run, seen.device)
     seconds = steps * seconds_per_step
-    mib = len(todo) * _bytes_per_member(parts, run) / _MIB
+    mib = len(todo) * _bytes_per_member(setup, run) / _MIB
     log.info(
         "  plan: trains %s, at most %d optimizer steps: about %s on %s (without measurements%s), about %.1f MiB",
         format_seeds([state.seed for state in todo]),
         steps,
         format_duration(seconds),
-        device,
+        seen.device,
         "" if is_new else ", as fast as a run before",
         mib,
     )
     return Plan(run.num_seeds - len(todo), len(todo), seconds, mib)
 
 
-def _known_seconds_per_step(parts: Parts, run: RunConfig, device: str) -> tuple[float, bool]:
+def _known_seconds_per_step(setup: Setup, run: RunConfig, device: str) -> tuple[float, bool]:
     """What a training step takes, and whether it was timed now: runs that differ in no size are timed once."""
     content = {name: value for name, value in vars(run).items() if name not in _AS_FAST}
     content["optimizer"] = {name: value for name, value in run.optimizer.items() if value != run.learning_rate}
     key = json.dumps([content, run.clip_norm is None, device], sort_keys=True, default=str)
     is_new = key not in _timed
     if is_new:
-        _timed[key] = _seconds_per_step(parts, run, device)
+        _timed[key] = _seconds_per_step(setup, run, device)
     return _timed[key], is_new
 
 
-def _seconds_per_step(parts: Parts, run: RunConfig, device: str) -> float:
+def _seconds_per_step(setup: Setup, run: RunConfig, device: str) -> float:
     """Median time of a few training steps of a throw-away member."""
-    member = Member(0, parts.build_network).to(device)
-    ensemble = Ensemble([member], parts.task, run.clip_norm)
-    optimizer = parts.build_optimizer(member.parameters())
+    member = Member(0, setup.build_network).to(device)
+    ensemble = Ensemble([member], setup.task, run.clip_norm)
+    optimizer = setup.build_optimizer(member.parameters())
     times = []
     with kept_rng():
         for number in range(_TIMED_STEPS):
             start = time.perf_counter()
-            batch = training_batch(parts.task, run.data_seed, 0, number, run.batch_size).to(device)
+            batch = training_batch(setup.task, run.data_seed, 0, number, run.batch_size).to(device)
             optimizer.zero_grad()
             ensemble.training_loss(member, batch, with_metrics=False).backward()
             ensemble.clip(member, with_reading=False)
@@ -94,10 +92,10 @@ def _seconds_per_step(parts: Parts, run: RunConfig, device: str) -> float:
     return statistics.median(times[1:])
 
 
-def _bytes_per_member(parts: Parts, run: RunConfig) -> float:
-    parameters = sum(parameter.numel() * parameter.element_size() for parameter in parts.build_network().parameters())
+def _bytes_per_member(setup: Setup, run: RunConfig) -> float:
+    parameters = sum(parameter.numel() * parameter.element_size() for parameter in setup.build_network().parameters())
     rows = sum(
-        (len(item.schedule.inner_steps(run.num_steps)) + 3) * min(parts.task.input_len, run.num_cuts * 8)
-        for item in parts.measurements
+        (len(item.schedule.inner_steps(run.num_steps)) + 3) * min(setup.task.input_len, run.num_cuts * 8)
+        for item in setup.measurements
     )
     return parameters * _CHECKPOINTS + rows * _BYTES_PER_ROW

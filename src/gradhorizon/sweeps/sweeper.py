@@ -18,12 +18,12 @@ from gradhorizon.composition.keys import check_keys
 from gradhorizon.composition.sizes import refuse_members
 from gradhorizon.config import ConfigError, runs_root, validate
 from gradhorizon.machine import stopping
+from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.files import write_json
-from gradhorizon.records.tables import RecordsError
 from gradhorizon.runs import asked
 from gradhorizon.runs.asked import AskedRun
 from gradhorizon.runs.identity import identity_of, readable_name
-from gradhorizon.runs.results import FailedRun, Plan, RunError, Skipped, labels, listing, total
+from gradhorizon.runs.results import FailedRun, Plan, RunError, Skipped, failures_in_words, labels, total
 from gradhorizon.runs.task_names import task_name
 from gradhorizon.terminal.reasons import reason_of
 
@@ -138,9 +138,7 @@ def asked_run(cfg: DictConfig, title: str, overrides: Sequence[str]) -> AskedRun
     identities = [identity_of(run, kind) for kind in kinds]
     name = f"{readable_name(run, task, overrides)}-{identities[0]}"
     seeds = list(range(run.seed, run.seed + run.num_seeds))
-    return AskedRun(
-        key, title, own, identities, name, seeds, str(run.model["label"]), task, run.seq_len, run.num_steps
-    )  # fmt: skip
+    return AskedRun(key, title, own, identities, name, seeds, str(run.model["label"]), task, run.seq_len, run.num_steps)
 
 
 def _known(cfg: DictConfig, key: str, kind: type) -> Any:
@@ -171,12 +169,14 @@ def _conclude(returns: Sequence[JobReturn], names: Sequence[str]) -> None:
         log.info("%s", total(plans))
     failed = list(failed_runs(returns, names))
     if failed:
-        log.error("%s", listing(failed, len(returns)))
+        log.error("%s", failures_in_words(failed, len(returns)))
         raise RunError(f"Error: {len(failed)} of {len(returns)} runs failed, as listed above")
     num_skipped = sum(isinstance(value, Skipped) for value in values)
     if num_skipped:
         log.warning(
             "%d of %d runs skipped: other processes are at them, as said above; the same command skips what "
-            "they finish, and goes on with what they leave", num_skipped, len(returns),
-        )  # fmt: skip
+            "they finish, and goes on with what they leave",
+            num_skipped,
+            len(returns),
+        )
         raise SystemExit(stopping.EXIT_CODE)

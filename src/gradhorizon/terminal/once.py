@@ -7,11 +7,12 @@ from functools import cache
 
 
 @cache
-def say_once(log: logging.Logger, message: str) -> None:
-    """Say what would be said again for every run or file, once in this process.
+def say_once(log: logging.Logger, message: str, level: int = logging.WARNING) -> None:
+    """Say what would be said again for every run, file or cell, once in this process.
 
     Args:
         log: who says it.
         message: all of it.
+        level: how much it matters.
     """
-    log.warning("%s", message)
+    log.log(level, "%s", message)

@@ -20,6 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from gradhorizon.terminal.words import printable
+
 log = logging.getLogger(__name__)
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
@@ -71,6 +73,16 @@ class Reading:
         values = (self.loss, accuracy, self.gradient_norm)
         shown = [f"{name} {value:.3g}" for name, value in zip(names, values, strict=True) if value is not None]
         return (" " if is_short else "  ").join([*shown, f"solved {self.num_solved}/{self.num_members}"])
+
+
+def format_each_seed(seeds: Sequence[int]) -> str:
+    """Seeds in words, one by one.
+
+    Example:
+        >>> format_each_seed([3]), format_each_seed([0, 1, 2, 3, 4])
+        ('seed 3', 'seeds 0, 1, 2, 3, 4')
+    """
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def format_seeds(seeds: Sequence[int]) -> str:
@@ -129,7 +141,6 @@ class ProgressDisplay:
         interval_s: seconds between log lines where the output is no terminal.
         stream: where a bar is drawn; standard error if omitted. Log lines go through `logging`.
         clock: seconds on a clock that never goes back.
-        is_bar: whether to draw a bar; found out from `stream` and the process if omitted.
     """
 
     def __init__(
@@ -137,11 +148,10 @@ class ProgressDisplay:
         interval_s: float = 10.0,
         stream: Stream | None = None,
         clock: Callable[[], float] = time.monotonic,
-        is_bar: bool | None = None,
     ) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
-        self._is_bar = _can_draw_bars(self._stream) if is_bar is None else is_bar
+        self._is_bar = _can_draw_bars(self._stream)
         self._interval_s = BAR_INTERVAL_S if self._is_bar else interval_s
         self._bar: _Bar | None = None
         self._open = ExitStack()
@@ -157,7 +167,7 @@ class ProgressDisplay:
         """
         self.finish()
         self._is_started = True
-        self._total, self._first_step, self._title = total, first_step, _printable(title)
+        self._total, self._first_step, self._title = total, first_step, printable(title, " ")
         self._reading: Reading | None = None
         self._started_at = self._shown_at = self._clock()
         if self._is_bar:
@@ -205,7 +215,7 @@ class ProgressDisplay:
         self._bar = None
         if summary:
             took = format_duration(self._clock() - self._started_at)
-            log.info("%s", "  ".join(filter(None, (self._title, _printable(summary), f"({took})"))))
+            log.info("%s", "  ".join(filter(None, (self._title, printable(summary, " "), f"({took})"))))
 
     def _open_bar(self) -> _Bar:
         bar = _Bar(self._title, total=self._total, initial=self._first_step, file=self._stream)
@@ -232,7 +242,7 @@ class ProgressDisplay:
         return f"{format_duration(left_s)} left"
 
 
-class _Bar(tqdm):
+class _Bar(tqdm):  # type: ignore[type-arg]  # which it takes for a type checker alone
     """A tqdm bar whose numbers are never cut off: a narrow terminal shortens first the bar, then the title."""
 
     monitor_interval = 0  # no thread of its own
@@ -250,6 +260,7 @@ class _Bar(tqdm):
         )
 
     def show(self, step: int, numbers: str) -> None:
+        """Draw it anew."""
         self.n = step
         self.numbers = numbers
         self.refresh()
@@ -267,7 +278,3 @@ class _Bar(tqdm):
 def _can_draw_bars(stream: Stream) -> bool:
     is_worker = multiprocessing.current_process().name != "MainProcess"
     return stream.isatty() and not is_worker and os.environ.get("TERM") != "dumb"
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from gradhorizon.terminal.words import printable
+from gradhorizon.terminal.words import one_line, printable, shortened
 
 _MOST_WORDS = 1000  # characters of a reason
 
@@ -37,9 +37,7 @@ def reason_of(error: BaseException) -> str:
     name = type(error).__name__
     if isinstance(error, SystemExit) and not isinstance(error.code, str):
         return f"{name}: exited with code {int(error.code or 0)}"
-    words = printable(" ".join(_words(error).split()))
-    if len(words) > _MOST_WORDS:
-        words = f"{words[:_MOST_WORDS]}…"
+    words = shortened(printable(one_line(_words(error))), _MOST_WORDS)
     if type(error).__module__.partition(".")[0] == "gradhorizon" and words:
         return words
     return f"{name}: {words}" if words else f"{name} (no message)"

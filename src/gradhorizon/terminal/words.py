@@ -16,17 +16,49 @@ def show_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def printable(text: str) -> str:
+def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
     r"""`text` in one line, without what a terminal would act upon.
 
     Args:
         text: anything.
+        instead: what stands for such a character.
 
     Example:
         >>> printable("a\x1b[31mb\n")
         'a�[31mb�'
     """
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return "".join(character if character.isprintable() else instead for character in text)
+
+
+def one_line(said: object, most: int | None = None) -> str:
+    """What an exception or a text says, in one line.
+
+    Args:
+        said: whatever it is.
+        most: characters of it.
+    """
+    words = " ".join(str(said).split())
+    return words if most is None else shortened(words, most)
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` up to `most` characters, with a mark where it was cut off.
+
+    Example:
+        >>> shortened("gradient", 4), shortened("gradient", 8)
+        ('grad…', 'gradient')
+    """
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def counted(count: int, noun: str) -> str:
+    """How many there are of something.
+
+    Example:
+        >>> counted(1, "run"), counted(0, "member")
+        ('1 run', '0 members')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def snake_case(name: str) -> str:

@@ -29,13 +29,14 @@ from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
 from gradhorizon.tasks.task import Task
 from gradhorizon.terminal.reasons import reason_of
+from gradhorizon.terminal.words import counted, one_line
 from gradhorizon.training.ensemble import LoneTraining
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Parts:
+class Setup:
     """What a configuration describes, built and checked."""
 
     task: Task
@@ -48,8 +49,8 @@ class Parts:
     task_name: str
 
 
-def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: str = "cpu") -> Parts:
-    """The parts of a run.
+def build_setup(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: str = "cpu") -> Setup:
+    """What a run consists of, each built from its group of the configuration.
 
     Args:
         cfg: the composed configuration.
@@ -58,7 +59,7 @@ def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
         device: where.
 
     Raises:
-        ConfigError: this machine cannot hold them; or a part refuses its arguments, with that part's own words.
+        ConfigError: this machine cannot hold it; or a group refuses its arguments, in words of its own.
     """
     for group in ("task", "measurement", "model", "trainer", "logger"):
         with _as_config_error(group):
@@ -90,7 +91,7 @@ def build_parts(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
         settings = _built(cfg.trainer, TrainerSettings)
     with _as_config_error("logger"):
         mirror = _built(cfg.logger, Mirror)
-    return Parts(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
+    return Setup(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
 
 
 def _refuse_too_large(cfg: DictConfig, run: RunConfig, task: Task, num_members: int, device: str) -> None:
@@ -98,7 +99,7 @@ def _refuse_too_large(cfg: DictConfig, run: RunConfig, task: Task, num_members: 
     num_bytes = _bytes_of_weights(cfg, run, task, with_gradients=is_here)
     keys = ("num_seeds", "hidden_size", "num_layers") if num_members > 1 else ("hidden_size", "num_layers")
     words = "weights and their gradients" if is_here else "weights"
-    needs = [Need(f"{words} of {num_members} member{'s' * (num_members != 1)}", num_members * num_bytes, keys)]
+    needs = [Need(f"{words} of {counted(num_members, 'member')}", num_members * num_bytes, keys)]
     if is_here:
         needs += needs_of_batches(run, task.input_len, task.input_size, task.num_held_out)
     refuse(needs, run)
@@ -156,17 +157,17 @@ def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[],
     return build
 
 
-def program_of(network: Network, parts: Parts, run: RunConfig) -> Program:
+def program_of(network: Network, setup: Setup, run: RunConfig) -> Program:
     """What cost measurements run: the training of `network` as `run` configures it."""
-    build_training = partial(LoneTraining, task=parts.task, clip_norm=run.clip_norm)
-    return Program(network, parts.task, run.batch_size, parts.build_optimizer, build_training, run.precision)
+    build_training = partial(LoneTraining, task=setup.task, clip_norm=run.clip_norm)
+    return Program(network, setup.task, run.batch_size, setup.build_optimizer, build_training, run.precision)
 
 
 def _said(error: InstantiationException) -> str:
-    words = " ".join(str(error).partition(", set env var")[0].split())
+    words = one_line(str(error).partition(", set env var")[0])
     if not words.startswith("Error locating") or error.__cause__ is None:
         return words
-    why = " ".join(str(error.__cause__).split())  # which begins with the same path once more
+    why = one_line(error.__cause__)  # which begins with the same path once more
     return f"{words}: {why.partition(': ')[2] if why.startswith('Error loading') else why}"
 
 

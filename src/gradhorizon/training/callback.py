@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import pytorch_lightning as pl
 
@@ -14,11 +15,43 @@ from gradhorizon.machine import stopping
 from gradhorizon.runs import claims
 from gradhorizon.runs.locks import check_held
 from gradhorizon.tasks.task import Batch
-from gradhorizon.terminal.progress import ProgressDisplay
+from gradhorizon.terminal.progress import ProgressDisplay, format_each_seed
 from gradhorizon.terminal.reasons import phase as phase_of_work
 from gradhorizon.training.ensemble import Member, Outcome
 from gradhorizon.training.module import EnsembleModule
 from gradhorizon.training.recorder import MemberFiles, Recorder
+
+
+@dataclass(frozen=True)
+class Validation:
+    """On what members are validated, when, and what follows.
+
+    Attributes:
+        batches: held-out, on the device.
+        every_steps: optimizer steps between two; the last step is always followed by one.
+        stop_when_solved: freeze a member at the validation that finds it solved.
+    """
+
+    batches: Sequence[Batch]
+    every_steps: int
+    stop_when_solved: bool
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a fit keeps, and shows.
+
+    Attributes:
+        recorder: takes the measurements.
+        files: seed -> the member's folder.
+        progress: the display.
+        title: what the display calls the run.
+    """
+
+    recorder: Recorder
+    files: dict[int, MemberFiles]
+    progress: ProgressDisplay
+    title: str
 
 
 class RunCallback(pl.Callback):
@@ -26,40 +59,26 @@ class RunCallback(pl.Callback):
 
     Args:
         module: what is trained.
-        recorder: takes the measurements.
-        files: seed -> the member's folder.
-        validation: the held-out batches, on the device.
-        progress: the display.
+        outputs: where it is recorded and shown.
+        validation: on what, and when.
         settings: intervals.
         num_steps: the budget, in optimizer steps.
-        val_every_steps: optimizer steps between validations; the last step is always followed by one.
-        stop_when_solved: freeze a member at the validation that finds it solved.
-        title: what the display calls the run.
     """
 
     def __init__(
         self,
         module: EnsembleModule,
-        recorder: Recorder,
-        files: dict[int, MemberFiles],
-        validation: Sequence[Batch],
-        progress: ProgressDisplay,
+        outputs: Outputs,
+        validation: Validation,
         settings: TrainerSettings,
         num_steps: int,
-        val_every_steps: int,
-        stop_when_solved: bool,
-        title: str,
     ) -> None:
         self.module = module
-        self.recorder = recorder
-        self.files = files
+        self.recorder, self.files, self.progress = outputs.recorder, outputs.files, outputs.progress
+        self.title = outputs.title
         self.validation = validation
-        self.progress = progress
         self.settings = settings
         self.num_steps = num_steps
-        self.val_every_steps = val_every_steps
-        self.stop_when_solved = stop_when_solved
-        self.title = title
         self._accuracy = float("nan")
         self._validation_losses: dict[int, float] = {}
         self._committed_at = time.monotonic()
@@ -87,7 +106,7 @@ class RunCallback(pl.Callback):
         for member in self.module.ensemble:
             if member.is_training and step < self.num_steps and self.recorder.probe(member, step, "train"):
                 self._keep_if_asked(member, step)
-        is_validation = step % self.val_every_steps == 0 or step == self.num_steps
+        is_validation = step % self.validation.every_steps == 0 or step == self.num_steps
         if is_validation:
             self._validate(step, "last" if step == self.num_steps else "train")
         self._end_members(trainer, step)
@@ -121,13 +140,13 @@ class RunCallback(pl.Callback):
         for member in self.module.ensemble:
             if member.is_training:
                 with phase_of_work(f"validation at step {step}"):
-                    values[member.seed] = self.module.ensemble.evaluate(member, self.validation)
+                    values[member.seed] = self.module.ensemble.evaluate(member, self.validation.batches)
                 self._validation_losses[member.seed] = values[member.seed]["loss"]
                 if member.solved_at is None and task.is_solved(values[member.seed]):
                     member.solved_at = step
                     self.recorder.probe(member, step, "solved")
                     self.files[member.seed].keep(member, step, "solved")
-                    if self.stop_when_solved:
+                    if self.validation.stop_when_solved:
                         member.outcome = Outcome("solved", step)
         self.recorder.metrics(step, "validation", values, phase)
         if values:
@@ -201,6 +220,5 @@ def _ends(members: Iterable[Member]) -> str:
         if member.outcome is not None:
             seeds.setdefault(member.outcome, []).append(member.seed)
     return ", ".join(
-        f"{outcome.kind} at step {outcome.step} (seed{'s' * (len(own) > 1)} {', '.join(map(str, own))})"
-        for outcome, own in seeds.items()
+        f"{outcome.kind} at step {outcome.step} ({format_each_seed(own)})" for outcome, own in seeds.items()
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gradhorizon.config import ConfigError
 from gradhorizon.machine import gpus
+from gradhorizon.terminal.words import counted
 
 
 def resolve_device(name: str) -> str:
@@ -19,7 +20,7 @@ def resolve_device(name: str) -> str:
     kind, _, index = name.partition(":")
     count = gpus.count() if kind == "cuda" else _num_mps()
     if int(index or 0) >= count:
-        found = f"{count} {kind} device{'s' * (count != 1)}" if count else f"no {kind} device"
+        found = counted(count, f"{kind} device") if count else f"no {kind} device"
         raise ConfigError(f"`device`={name} is not on this machine ({found} found); use device=auto or device=cpu")
     return name
 

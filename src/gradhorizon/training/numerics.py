@@ -17,9 +17,9 @@ from gradhorizon.kernels.gate import (
     check_independent_samples,
     check_kernel,
 )
-from gradhorizon.kernels.network_parts import check_parts
+from gradhorizon.kernels.network_modules import check_modules
 from gradhorizon.machine.randomness import kept_rng
-from gradhorizon.training.build import Parts
+from gradhorizon.training.build import Setup
 
 
 def configure_torch(run: RunConfig) -> None:
@@ -41,13 +41,13 @@ def training_dtype(run: RunConfig) -> torch.dtype:
     return torch.float64 if run.precision == "64-true" else torch.float32
 
 
-def check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
+def check_kernels(setup: Setup, device: str, run: RunConfig) -> None:
     """Hold what trains, and what probes run on (native kernels in evaluation mode), against the textbook loop.
 
     Before that, every part must be a fixed function of what it is given; see `gradhorizon.kernels`.
 
     Args:
-        parts: whose network is checked.
+        setup: whose network is checked.
         device: where it runs.
         run: says in which precision.
 
@@ -56,9 +56,9 @@ def check_kernels(parts: Parts, device: str, run: RunConfig) -> None:
             a part of the network is not measured as what it is.
     """
     with kept_rng():
-        network = parts.build_network()
+        network = setup.build_network()
     try:
-        check_parts(network, parts.task)
+        check_modules(network, setup.task)
         for cell in {type(cell): cell for cell in network.cells() if isinstance(cell, Recurrent)}.values():
             check_contract(cell)
             if run.recompute_every is not None:

@@ -6,7 +6,7 @@ import io
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,11 @@ from gradhorizon.terminal.reasons import phase as phase_of_work
 from gradhorizon.training.ensemble import Member
 
 
+@dataclass(eq=False)
 class Recorder:
     """Takes measurements of members and writes them to records and mirror.
 
-    Args:
+    Attributes:
         measurements: what to measure.
         records: seed -> the member's records.
         mirror: where a copy goes.
@@ -49,25 +50,18 @@ class Recorder:
         seconds: table -> seconds spent on reading it, counted up here; what probes share counts for the first.
     """
 
-    def __init__(
-        self,
-        measurements: Sequence[Measurement],
-        records: dict[int, MemberRecords],
-        mirror: Mirror,
-        build_probe: Callable[[Member], Probe],
-        build_program: Callable[[Member], Program],
-        num_steps: int,
-        seconds: defaultdict[str, float],
-    ) -> None:
-        self.probes = [item for item in measurements if isinstance(item, ProbeMeasurement)]
-        self.steps = [item for item in measurements if isinstance(item, StepMeasurement)]
-        self.costs = [item for item in measurements if isinstance(item, CostMeasurement)]
-        self.records = records
-        self.mirror = mirror
-        self.build_probe = build_probe
-        self.build_program = build_program
-        self.num_steps = num_steps
-        self.seconds = seconds
+    measurements: Sequence[Measurement]
+    records: dict[int, MemberRecords]
+    mirror: Mirror
+    build_probe: Callable[[Member], Probe]
+    build_program: Callable[[Member], Program]
+    num_steps: int
+    seconds: defaultdict[str, float]
+
+    def __post_init__(self) -> None:
+        self.probes = [item for item in self.measurements if isinstance(item, ProbeMeasurement)]
+        self.steps = [item for item in self.measurements if isinstance(item, StepMeasurement)]
+        self.costs = [item for item in self.measurements if isinstance(item, CostMeasurement)]
 
     def probe(self, member: Member, step: int, phase: str) -> bool:
         """Take the probe and cost measurements that are due; whether there were any of the probe."""
@@ -122,31 +116,25 @@ class Recorder:
         return "init" if step == 0 else "last" if step == self.num_steps - 1 else "train"
 
 
+@dataclass(eq=False)
 class MemberFiles:
     """A member's folder: its status, checkpoints and records.
 
-    Args:
+    Attributes:
         folder: the member's folder.
         records: its records.
         launch: the one that trains it now, whose facts are kept with the outcome.
         identity: its run's.
         earlier: entries of the launches that have trained it before.
+        is_closed: whether it has ended, and all is written.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        records: MemberRecords,
-        launch: Launch,
-        identity: str,
-        earlier: Sequence[dict[str, Any]] = (),
-    ) -> None:
-        self.folder = folder
-        self.records = records
-        self.launch = launch
-        self.identity = identity
-        self.earlier = earlier
-        self.is_closed = False
+    folder: Path
+    records: MemberRecords
+    launch: Launch
+    identity: str
+    earlier: Sequence[dict[str, Any]] = ()
+    is_closed: bool = False
 
     def keep(self, member: Member, step: int, phase: str) -> None:
         """Keep a checkpoint of the network for later measurements."""

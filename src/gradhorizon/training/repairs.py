@@ -15,12 +15,14 @@ from typing import Any
 
 from gradhorizon.records import safely
 from gradhorizon.records.checkpoints import load_checkpoint
-from gradhorizon.records.files import DamagedFileError, put_aside, remove_strays, write_json
+from gradhorizon.records.errors import DamagedFileError, RecordsError
+from gradhorizon.records.files import put_aside, remove_strays, write_json
 from gradhorizon.records.layout import CHECKPOINT, KEPT, MEMBER_SHEET, RECORDS, member_folder, seed_in
 from gradhorizon.records.listing import FILES, Listing
 from gradhorizon.records.sheets import read_member_sheet
-from gradhorizon.records.tables import RecordsError, Table
+from gradhorizon.records.tables import Table
 from gradhorizon.records.writing import MemberRecords
+from gradhorizon.terminal.words import one_line
 from gradhorizon.training.ensemble import Member
 
 log = logging.getLogger(__name__)
@@ -93,8 +95,8 @@ def restore(member: Member, checkpoint: dict[str, Any], folder: Path) -> None:
         member.restore(checkpoint["member"])
     except (KeyError, TypeError, RuntimeError) as error:
         path = member_folder(folder, member.seed) / CHECKPOINT
-        words = " ".join(str(error).split())
-        raise RecordsError(f"{path} does not fit the network that is built now ({words}); {_REMEDY}") from error
+        fact = f"does not fit the network that is built now ({one_line(error)})"
+        raise RecordsError(f"{path} {fact}; {_REMEDY}") from error
 
 
 def _mend_sheet(member: Path) -> None:

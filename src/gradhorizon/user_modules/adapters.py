@@ -66,7 +66,15 @@ def _names(state: Any) -> list[str]:
     return [f"s{index}" for index in range(len(tree_flatten(state)[0]))]
 
 
-class StepAdapter(Recurrent):
+class _Adapter(Recurrent):
+    """Somebody's module, which sees the inputs themselves."""
+
+    def project(self, x: Float[Tensor, "B N D"], first_step: int = 0) -> Float[Tensor, "B N D"]:  # noqa: ARG002
+        """The inputs themselves."""
+        return x
+
+
+class StepAdapter(_Adapter):
     """A module called as ``module(x_t, state)`` that returns the next state, or the pair (output, next state).
 
     Args:
@@ -88,10 +96,6 @@ class StepAdapter(Recurrent):
     def state_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Component name -> shape without the batch."""
         return self._shapes
-
-    def project(self, x: Float[Tensor, "B N D"], first_step: int = 0) -> Float[Tensor, "B N D"]:  # noqa: ARG002
-        """The inputs themselves."""
-        return x
 
     def recur(self, projected_t: Float[Tensor, "B D"], state: State) -> State:
         """What the module returns as its state."""
@@ -165,7 +169,7 @@ def _words(value: Any) -> str:
     return type(value).__name__
 
 
-class KernelAdapter(Recurrent):
+class KernelAdapter(_Adapter):
     """A ``torch.nn.RNN``, ``LSTM`` or ``GRU`` of one layer and one direction.
 
     Args:
@@ -190,10 +194,6 @@ class KernelAdapter(Recurrent):
         """The hidden state h and, for an LSTM, the memory cell c."""
         hidden = {"h": (self.hidden_size,)}
         return {**hidden, "c": (self.module.hidden_size,)} if isinstance(self.module, nn.LSTM) else hidden
-
-    def project(self, x: Float[Tensor, "B N D"], first_step: int = 0) -> Float[Tensor, "B N D"]:  # noqa: ARG002
-        """The inputs themselves."""
-        return x
 
     def recur(self, projected_t: Float[Tensor, "B D"], state: State) -> State:
         """State after one step of the fused kernel."""

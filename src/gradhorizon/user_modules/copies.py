@@ -16,7 +16,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from gradhorizon.kernels.casting import NoComplexFormatError, cast
-from gradhorizon.kernels.surroundings import own_surroundings
+from gradhorizon.kernels.surroundings import default_dtype, own_surroundings
+from gradhorizon.machine.randomness import kept_rng
 
 _OF_MODULES = ("_parameters", "_buffers", "_modules")
 
@@ -137,23 +138,22 @@ def _surroundings(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         # cuDNN refuses a backward pass in evaluation mode; the native kernels do not.
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(np.errstate(all="ignore"))
-        stack.enter_context(_flags(dtype))
+        stack.enter_context(default_dtype(dtype))
+        stack.enter_context(_flags())
         stack.enter_context(_kept_generators())
         yield
 
 
 @contextmanager
-def _flags(dtype: torch.dtype) -> Iterator[None]:
-    default, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+def _flags() -> Iterator[None]:
+    precision = torch.get_float32_matmul_precision()
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        torch.set_default_dtype(dtype)
         torch.set_float32_matmul_precision("highest")
         torch.use_deterministic_algorithms(mode=False)
         yield
     finally:
-        torch.set_default_dtype(default)
         torch.set_float32_matmul_precision(precision)
         torch.use_deterministic_algorithms(is_deterministic, warn_only=warns)
 
@@ -171,8 +171,7 @@ def _kept_generators() -> Iterator[None]:
 @contextmanager
 def same_draws() -> Iterator[None]:
     """Random states as before on leaving: what draws noise draws the same when it is called again."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices), _kept_generators():
+    with kept_rng(), _kept_generators():
         yield
 
 

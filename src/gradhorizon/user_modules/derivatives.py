@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradhorizon.kernels.derivatives import graph_nodes
+
 LossesOf = Callable[..., Tensor]
 Moved = Callable[[Sequence[Tensor]], Tensor]
 
@@ -50,15 +52,9 @@ def refuse_lower_precision(losses: Tensor, outputs: Sequence[Tensor], dtype: tor
 
 def _formats(end: Tensor) -> Iterator[torch.dtype]:
     yield end.dtype
-    waiting, seen = [end.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen or not node.next_functions:  # leaves compute nothing
-            continue
-        seen.add(node)
-        waiting.extend(following for following, _ in node.next_functions)
-        # Not documented, but the only place where the graph says its formats.
-        for own in getattr(node, "_input_metadata", ()):
+    for node in graph_nodes(end):
+        # Not documented, but the only place where the graph says its formats; leaves compute nothing.
+        for own in getattr(node, "_input_metadata", ()) if node.next_functions else ():
             if own.dtype.is_floating_point or own.dtype.is_complex:
                 yield own.dtype
 

@@ -29,9 +29,7 @@ from gradhorizon.user_modules.outputs import apart, step_lists, tensors_of
 from gradhorizon.user_modules.repetition import refuse_kept_state
 from gradhorizon.user_modules.samples import refuse_batch_as_time, refuse_interaction
 from gradhorizon.user_modules.sequences import check_inputs, probed_steps, refuse_no_influence
-from gradhorizon.user_modules.state_rows import flat_state, state_rows
-
-Loss = Callable[[Any], Tensor]
+from gradhorizon.user_modules.state_rows import Loss, flat_state, state_rows
 
 
 def input_gradient_profile(

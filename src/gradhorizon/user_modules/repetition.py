@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gradhorizon.kernels.attributes import changed, is_same_tensor, kept
+from gradhorizon.kernels.attributes import are_same_tensors, changed, kept
 
 _GPU_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3}
 """Sums of atomic additions come in any order: some hundred units of roundoff, grown by a recurrence."""
@@ -37,13 +37,13 @@ def refuse_kept_state(module: nn.Module, run: Run, between: Run, first: list[Ten
     before = kept(module)
     again = run()
     found = changed(before, kept(module), tolerance)
-    if found or not _are_same(first, again, tolerance):
+    if found or not are_same_tensors(first, again, tolerance):
         _refuse(module, found)
     try:
         shorter = between()
     except Exception:  # noqa: BLE001, a module of one length is a module too
         return None
-    if not _are_same(first, run(), tolerance):
+    if not are_same_tensors(first, run(), tolerance):
         _refuse(module, changed(before, kept(module), tolerance))
     return shorter
 
@@ -59,9 +59,3 @@ def _refuse(module: nn.Module, found: list[str]) -> None:
 def _tolerance(tensors: list[Tensor]) -> float:
     on_gpu = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     return max((_GPU_TOLERANCES.get(tensor.dtype, 1e-1) for tensor in on_gpu), default=0.0)
-
-
-def _are_same(first: list[Tensor], again: list[Tensor], tolerance: float) -> bool:
-    return len(first) == len(again) and all(
-        is_same_tensor(one, other, tolerance) for one, other in zip(first, again, strict=True)
-    )

@@ -104,8 +104,14 @@ def test_jobs_of_one_key_never_run_side_by_side(context: ForkServerContext, tmp_
 def test_the_main_module_of_the_launcher_is_not_run_again(tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(f"print('main')\nimport sys\nsys.argv[1:] = ['leave_traces', {str(tmp_path)!r}]\n{SCHEDULE}")
-    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.count("main") == 1
     assert done.stdout.count("finished") == 5
 
@@ -129,8 +135,11 @@ def test_a_failed_job_is_tried_again_after_all_others(context: ForkServerContext
     todo = [job(0, jobs.fail_until, 3, tmp_path / "notes"), job(1, jobs.surroundings)]
     endings = run(context, todo, [Slot(0)], retries=2)
     assert [(ending.job.number, ending.attempt, ending.is_retried) for ending in endings] == [
-        (0, 1, True), (1, 1, False), (0, 2, True), (0, 3, False),
-    ]  # fmt: skip
+        (0, 1, True),
+        (1, 1, False),
+        (0, 2, True),
+        (0, 3, False),
+    ]
     assert endings[-1].report.value == 3
 
 
@@ -223,8 +232,12 @@ def started(name: str, folder: Path) -> subprocess.Popen[str]:
     """A scheduler in a process group of its own, with two jobs running."""
     process = subprocess.Popen(
         [sys.executable, "-c", SCHEDULE, name, str(folder)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
     wait_until(lambda: len(list(folder.glob("started-*"))) == 2)
     return process
 

@@ -60,8 +60,10 @@ def test_groups_name_their_cores() -> None:
 
 def test_slots_say_where_they_are() -> None:
     assert [str(slot) for slot in (Slot(0), Slot(0, gpu="2"), Slot(0, cores=frozenset({1, 0})))] == [
-        "CPU", "GPU 2", "CPU cores 0, 1",
-    ]  # fmt: skip
+        "CPU",
+        "GPU 2",
+        "CPU cores 0, 1",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,10 @@ from gradhorizon.machine import stopping
 from gradhorizon.records.layout import FAILURE, OUTPUT
 from gradhorizon.runs.endings import record, record_without_folder
 from gradhorizon.runs.folders import create
-from gradhorizon.runs.results import FailedRun, RunError, Skipped, labels, listing
+from gradhorizon.runs.look import Look
+from gradhorizon.runs.results import FailedRun, RunError, Skipped, failures_in_words, labels
 from gradhorizon.runs.settling import settle
-from gradhorizon.sweeps.launch import Look, look
+from gradhorizon.sweeps.launch import look
 from gradhorizon.sweeps.launcher.here import Here, hydra_node_of
 from gradhorizon.sweeps.launcher.process import Job, ensure_fork_server
 from gradhorizon.sweeps.launcher.returns import SmallReturn
@@ -112,9 +113,10 @@ class LocalSweep:
         scheduler.run(chain([first], others))
         if scheduler.is_interrupted:
             if self._failures:
-                log.error("%s", listing(self._failures, self._total))
-            log.error("stopped after %d of %d runs; launch the same command again to go on",
-                      len(self._returns), self._total)  # fmt: skip
+                log.error("%s", failures_in_words(self._failures, self._total))
+            log.error(
+                "stopped after %d of %d runs; launch the same command again to go on", len(self._returns), self._total
+            )
             raise SystemExit(stopping.EXIT_CODE)
 
     def _chosen_slots(self, point: _Point) -> list[Slot]:
@@ -124,14 +126,23 @@ class LocalSweep:
         except ConfigError as error:
             raise RunError(f"Error: {error}") from error
         places = "; ".join(f"{count} on {place}" for place, count in Counter(map(str, slots)).items())
-        log.info("%d run%s, %d at a time: %s; records go to %s; loading PyTorch, once for all",
-                 self._total, "s" * (self._total != 1), len(slots), places, seen.folder.parent)  # fmt: skip
+        log.info(
+            "%d run%s, %d at a time: %s; records go to %s; loading PyTorch, once for all",
+            self._total,
+            "s" * (self._total != 1),
+            len(slots),
+            places,
+            seen.folder.parent,
+        )
         wanted = len(slots) * seen.run.num_threads
         if wanted > num_cores():
             log.warning(
                 "  note: %d slots of `num_threads`=%d want %d CPU cores, %d are there: runs will slow each other down",
-                len(slots), seen.run.num_threads, wanted, num_cores(),
-            )  # fmt: skip
+                len(slots),
+                seen.run.num_threads,
+                wanted,
+                num_cores(),
+            )
         return slots
 
     def _context(self, first: Job) -> ForkServerContext:
@@ -181,9 +192,14 @@ class LocalSweep:
         self._points[point.number] = _Point(point.number, point.title, point.overrides, point.cfg, seen)
         name = JobRuntime.instance().get("name")
         return Job(
-            point.number, point.title, train_run, (point.cfg, seen.device, name),
-            key=str(seen.folder.resolve()), output=seen.folder / OUTPUT, not_retried=(ConfigError,),
-        )  # fmt: skip
+            point.number,
+            point.title,
+            train_run,
+            (point.cfg, seen.device, name),
+            key=str(seen.folder.resolve()),
+            output=seen.folder / OUTPUT,
+            not_retried=(ConfigError,),
+        )
 
     def _say_start(self, job: Job, slot: Slot, attempt: int) -> None:
         again = f", attempt {attempt}" if attempt > 1 else ""
@@ -201,9 +217,14 @@ class LocalSweep:
             self._close(point, JobStatus.COMPLETED, value, words)
         else:
             record(
-                folder / FAILURE, ending.report.reason, ending.report.traceback.splitlines(), point.overrides,
-                [state.seed for state in _seen(point).todo], attempt=ending.attempt, wall_s=ending.wall_s,
-            )  # fmt: skip
+                folder / FAILURE,
+                ending.report.reason,
+                ending.report.traceback.splitlines(),
+                point.overrides,
+                [state.seed for state in _seen(point).todo],
+                attempt=ending.attempt,
+                wall_s=ending.wall_s,
+            )
             if ending.is_retried:
                 self._say(logging.WARNING, point.title, f"failed, to be tried again: {ending.report.reason}")
             else:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
@@ -214,26 +213,19 @@ class SlotScheduler:
         is_first = self._num_heeded == 0 and self._num_signals == 1
         self._num_heeded = self._num_signals
         if is_first:
-            log.warning("stopping: nothing more is started, %d running commit and leave; Ctrl-C again kills them",
-                        len(self._running))  # fmt: skip
+            log.warning(
+                "stopping: nothing more is started, %d running commit and leave; Ctrl-C again kills them",
+                len(self._running),
+            )
         for running in self._running:
             if is_first:
                 running.ask_to_stop()
             else:
                 running.kill()
 
-    @contextmanager
-    def _signals_counted(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
-            yield
-            return
-        heeded = [signal.SIGINT, *stopping.ending_signals()]
-        earlier = {number: signal.signal(number, self._count_signal) for number in heeded}
-        try:
-            yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
+    def _signals_counted(self) -> AbstractContextManager[None]:
+        numbers = [signal.SIGINT, *stopping.ending_signals()] if stopping.is_main_thread() else []
+        return stopping.handled(numbers, self._count_signal)
 
     def _count_signal(self, number: int, _: object) -> None:
         stopping.leave_closed_terminal()

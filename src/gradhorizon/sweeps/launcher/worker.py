@@ -12,6 +12,7 @@ from hydra.core.utils import JobRuntime, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from gradhorizon.composition.composing import HYDRA_BASE
 from gradhorizon.config import ConfigError
 from gradhorizon.runs.results import RunError
 from gradhorizon.sweeps import launch
@@ -32,7 +33,7 @@ def train_run(cfg: DictConfig, device: str, job_name: str) -> Any:
         Exception: whatever the run raises.
     """
     os.environ["OMP_NUM_THREADS"] = str(cfg.num_threads)  # for what it may start itself; torch is told by the run
-    version.setbase(launch.HYDRA_BASE)
+    version.setbase(HYDRA_BASE)
     setup_globals()
     JobRuntime.instance().set("name", job_name)
     found = resolve_device(cfg.device)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Recurrent
-from gradhorizon.kernels.conduct import LENGTHS, check_conduct, measured_copy
+from gradhorizon.kernels.conduct import LENGTHS, check_conduct, evaluation_copy
 from gradhorizon.kernels.shapes import BATCH_SIZE, in_words
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.network import Network
@@ -15,7 +17,7 @@ from gradhorizon.readouts import Readout
 from gradhorizon.tasks.task import Task
 
 
-def check_parts(network: Network, task: Task) -> None:
+def check_modules(network: Network, task: Task) -> None:
     """Refuse an encoder, a readout or a layer without recurrence that is not measured as what it is.
 
     Args:
@@ -42,15 +44,15 @@ def _random(num_steps: int, size: int) -> Tensor:
 
 
 def _check_one(module: nn.Module, inputs: Tensor) -> None:
-    copied = measured_copy(module, torch.float64, "cpu")
+    copied = evaluation_copy(module, torch.float64, "cpu")
     with in_words(type(module).__name__, "forward"):
         check_conduct(copied, copied, inputs)
 
 
 def _check_readout(readout: Readout, features: Tensor) -> None:
-    copied = measured_copy(readout, torch.float64, "cpu")
+    copied = evaluation_copy(readout, torch.float64, "cpu")
 
-    def run(own: Tensor) -> Tensor:
+    def run(own: Tensor) -> Any:
         if not readout.reads_all_steps:
             return copied(own[:, -1:], None, None)
         return copied(own[:, -1:], own, torch.ones(1, own.shape[1], dtype=torch.bool))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from gradhorizon.composition.variants import variant
-from gradhorizon.config import RunConfig
 from gradhorizon.records.files import remove_orphans, write_atomically
 from gradhorizon.records.guards import check_owned
 from gradhorizon.records.layout import CONFIG, RUN_SHEET
@@ -18,48 +16,40 @@ from gradhorizon.records.plain import open_file
 from gradhorizon.records.seals import Entry, sealed_text
 from gradhorizon.runs.failures import forgive
 from gradhorizon.runs.identity import RESULTS_VERSION
+from gradhorizon.runs.look import Look
 from gradhorizon.runs.members import finished_seeds, outcomes_of
 from gradhorizon.runs.summary import run_sheet_locked, summarize
-from gradhorizon.training.build import Parts
+from gradhorizon.training.build import Setup
 
 
-class RunSheet:
+class RunFiles:
     """The run's own files, ``config.yaml`` and ``run.json``.
 
     Args:
         cfg: the composed configuration.
-        run: its root.
-        parts: what the configuration describes.
-        folder: the run's folder.
-        identity: the run's identity.
+        seen: what the launch has found.
+        setup: what the configuration describes.
         seeds: members that this launch trains.
     """
 
-    def __init__(
-        self,
-        cfg: DictConfig,
-        run: RunConfig,
-        parts: Parts,
-        folder: Path,
-        identity: str,
-        seeds: list[int],
-    ) -> None:
+    def __init__(self, cfg: DictConfig, seen: Look, setup: Setup, seeds: list[int]) -> None:
+        run, folder = seen.run, seen.folder
         self.folder = folder
         self.content: dict[str, Any] = {
             "experiment": run.experiment_name,
             "run": folder.name,
-            "identity": identity,
+            "identity": seen.identity,
             "variant": variant(HydraConfig.get().overrides.task if HydraConfig.initialized() else []),
             "results_version": RESULTS_VERSION,
             "model": run.model["label"],
             "color": run.model.get("color"),
             "marker": run.model.get("marker"),
-            "task": parts.task_name,
-            "seq_len": parts.task.seq_len,
-            "input_len": parts.task.input_len,
-            "chance": dict(parts.task.chance),
-            "solved_levels": dict(parts.task.solved_levels),
-            "num_parameters": parts.num_parameters,
+            "task": setup.task_name,
+            "seq_len": setup.task.seq_len,
+            "input_len": setup.task.input_len,
+            "chance": dict(setup.task.chance),
+            "solved_levels": dict(setup.task.solved_levels),
+            "num_parameters": setup.num_parameters,
             "hidden_size": run.hidden_size,
             "num_steps": run.num_steps,
             "clip_norm": run.clip_norm,

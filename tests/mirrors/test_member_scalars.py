@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gradhorizon.mirrors.members import MemberScalars, StepCollector, spread_of_members
+from gradhorizon.mirrors.member_scalars import MemberScalars, StepCollector, spread_of_members
 
 NAN = math.nan
 

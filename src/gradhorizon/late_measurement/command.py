@@ -20,12 +20,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon.composition.composing import composed_train
 from gradhorizon.composition.explanations import explanation
 from gradhorizon.composition.help_text import listed
 from gradhorizon.composition.keys import check_keys
@@ -36,16 +36,14 @@ from gradhorizon.machine import stopping
 from gradhorizon.machine.compiled_code import keep_private
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.absent_tables import can_be_added, remedy
-from gradhorizon.records.finding import Found, find, recorded_runs
-from gradhorizon.records.layout import RUN_SHEET
-from gradhorizon.records.tables import RecordsError
+from gradhorizon.records.errors import RecordsError
+from gradhorizon.records.finding import Found, find, recorded_runs, refuse_nothing
+from gradhorizon.terminal.program import parser_of, program
 from gradhorizon.terminal.progress import format_duration
-from gradhorizon.terminal.words import show_any_text
 
 log = logging.getLogger(__name__)
 
 _OVERRIDE = re.compile(r"~(measurement|hydra)\b.*|(\+\+?)?(measurement|hydra)(\.[\w.@/]+)?=.*", re.DOTALL)
-_INTERRUPTED = 130
 _NAME_ONE = "Name what to measure, such as measurement=lyapunov_spectrum"
 _EXAMPLES = """\
 examples:
@@ -62,41 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line; the process's own if None.
     """
     options = _parser().parse_intermixed_args(arguments)
-    show_any_text()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     keep_private()
+    refusals = {ConfigError: str, RecordsError: str}
+    return program(lambda: _measured(options), refusals, "launch the same command again to go on")
+
+
+def _measured(options: argparse.Namespace) -> int:
     overrides = [word for word in options.words if _OVERRIDE.fullmatch(word)]
-    try:
-        found = find_runs([word for word in options.words if word not in overrides])
-        check_prefixes(options.trust)
-        with stopping.interrupted_by_signals():
-            code = measure(recorded_runs(found), composed(overrides), options.device, options.trust)
-        return max(code, int(bool(found.unreadable)))
-    except (ConfigError, RecordsError) as error:
-        log.error("Error: %s", error)  # noqa: TRY400, a user's mistake needs no traceback
-        return 1
-    except KeyboardInterrupt:
-        log.warning("interrupted; launch the same command again to go on")
-        return _INTERRUPTED
+    found = find_runs([word for word in options.words if word not in overrides])
+    check_prefixes(options.trust)
+    with stopping.interrupted_by_signals():
+        code = measure(recorded_runs(found), composed(overrides), options.device, options.trust)
+    return max(code, int(bool(found.unreadable)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gradhorizon-measure",
-        usage="%(prog)s [options] RUN... measurement=NAME [setting ...]",
-        description=__doc__,
-        epilog=f"{_EXAMPLES}\nmeasurements:\n{listed('measurement')}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    usage = "%(prog)s [options] RUN... measurement=NAME [setting ...]"
+    epilog = f"{_EXAMPLES}\nmeasurements:\n{listed('measurement')}"
+    parser = parser_of("gradhorizon-measure", __doc__, epilog, usage)
+    words = "run folders, experiment folders or runs roots; and settings of the group `measurement`, as in training"
+    parser.add_argument("words", nargs="+", metavar="RUN | setting", help=words)
+    trust = (
+        "a package that runs may name in their configurations, such as that of your own cell; repeatable. Classes of "
+        "gradhorizon, torch.nn modules and torch.optim optimizers are built anyway, and nothing else is"
     )
-    parser.add_argument(
-        "words", nargs="+", metavar="RUN | setting",
-        help="run folders, experiment folders or runs roots; and settings of the group `measurement`, as in training",
-    )  # fmt: skip
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE",
-        help="a package that runs may name in their configurations, such as that of your own cell; repeatable. Classes "
-        "of gradhorizon, torch.nn modules and torch.optim optimizers are built anyway, and nothing else is",
-    )  # fmt: skip
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=trust)
     parser.add_argument("--device", help="cpu, cuda, cuda:<index> or mps; by default where each run was trained")
     return parser
 
@@ -114,10 +102,7 @@ def find_runs(words: Sequence[str]) -> Found:
             "RUN must be a folder, and overrides must be of `measurement` (what trained is fixed), got "
             f"{found.absent[0]}"
         )
-    if not recorded_runs(found) and not found.unreadable:
-        raise RecordsError(f"no run found at or below {', '.join(words) or 'nothing'}: name folders with a {RUN_SHEET}")
-    found.say()
-    return found
+    return refuse_nothing(found, words)
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -132,8 +117,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     is_chosen = any(word.startswith("measurement=") for word in overrides)
     own = ["logger=none", *([] if is_chosen else ["measurement=[]"]), *overrides]
     try:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = compose("train", overrides=own)
+        cfg = composed_train(own)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         words = explanation(error, own).removeprefix("Error: ")
         raise ConfigError(words if is_chosen else f"{words}. {_NAME_ONE}. {_available()}") from error

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradhorizon.kernels.conduct import ConductError
-from gradhorizon.kernels.network_parts import check_parts
+from gradhorizon.kernels.network_modules import check_modules
 from gradhorizon.network import Network
 from gradhorizon.readouts import AdditiveScore, AttentionReadout, StateReadout
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
@@ -98,7 +98,7 @@ def network(cell: Any = LinearRecurrence, **parts: Any) -> Network:
 )
 def test_an_odd_part_is_refused(parts: dict[str, Any], words: str) -> None:
     with pytest.raises(ConductError, match=words):
-        check_parts(network(**parts), TASK)
+        check_modules(network(**parts), TASK)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_an_odd_part_is_refused(parts: dict[str, Any], words: str) -> None:
     ids=str,
 )
 def test_a_sound_part_passes(parts: dict[str, Any]) -> None:
-    check_parts(network(**parts), TASK)
+    check_modules(network(**parts), TASK)
