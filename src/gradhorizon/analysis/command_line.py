@@ -10,7 +10,16 @@ from pathlib import Path
 from gradhorizon.analysis.reading.cohort import Cohort, absence, read_cohort
 from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.terminal.program import Refusals, refusing
 from gradhorizon.terminal.words import show_any_text
+
+_REFUSALS: Refusals = {
+    RecordsError: str,
+    UnicodeEncodeError: lambda error: (
+        f"a label or the name of a folder is no Unicode text, got {error.object[:80]!a}; rename it"
+    ),
+    MemoryError: lambda _: "there is not memory enough to draw all of these runs at once; name fewer of them",
+}
 
 
 def parser(description: str | None, study: Path | None = None, name: str | None = None) -> argparse.ArgumentParser:
@@ -40,17 +49,11 @@ def draw(options: argparse.Namespace, tables: Sequence[str], write: Callable[[Co
         write: writes into a folder and returns the paths.
     """
     show_any_text()
-    try:
+    with refusing(_REFUSALS):
         refuse_unfit(options.out)
         cohort = read_cohort(options.runs, is_partial=options.partial)
         paths = write(cohort, options.out)
         absent = absence(cohort, tables)
-    except RecordsError as error:
-        sys.exit(f"Error: {error}")
-    except UnicodeEncodeError as error:
-        sys.exit(f"Error: a label or the name of a folder is no Unicode text, got {error.object[:80]!a}; rename it")
-    except MemoryError:
-        sys.exit("Error: there is not memory enough to draw all of these runs at once; name fewer of them")
     if absent:
         print(f"note: {absent}", file=sys.stderr)
     for path in paths:

@@ -5,8 +5,6 @@ Usage: ``gradhorizon-freeze RUNS --out experiments/<study>/records --tables inpu
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from gradhorizon.records.parquet import entry_of_table
 from gradhorizon.records.reading import read_member_rows, read_runs
 from gradhorizon.records.seals import Entry, opened_text, sealed_text
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.terminal.program import parser_of, refusing
 
 
 def freeze(folders: Sequence[Path], tables: Sequence[str], out: Path) -> list[Path]:
@@ -79,20 +78,15 @@ def _copy_run(run: Path, target: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Freeze the runs named on the command line."""
-    parser = argparse.ArgumentParser(
-        prog="gradhorizon-freeze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("gradhorizon-freeze", __doc__, "")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, experiment folders or runs roots")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to; must not exist")
     parser.add_argument("--tables", nargs="+", default=["input_gradients", "metrics"], help="tables to keep")
     options = parser.parse_args(arguments)
-    try:
+    torn = f"nothing whole is in {options.out}, remove it"
+    with refusing({RecordsError: str, OSError: lambda error: f"{torn}: {error.filename}: {error.strerror}"}):
         refuse_unfit(options.out)
         written = freeze(options.runs, options.tables, options.out)
-    except RecordsError as error:
-        sys.exit(f"Error: {error}")
-    except OSError as error:
-        sys.exit(f"Error: nothing whole is in {options.out}, remove it: {error.filename}: {error.strerror}")
     print(f"{len(written)} runs frozen in {options.out}")
 
 

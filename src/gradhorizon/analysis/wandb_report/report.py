@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from gradhorizon.analysis.wandb_report.panels import Grid, curve_grids, profile_
 from gradhorizon.analysis.wandb_report.text import METHODS, markdown_table, question
 from gradhorizon.records.out_folder import refuse_unfit
 from gradhorizon.records.tables import RecordsError
+from gradhorizon.terminal.program import refusing
 
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
 DEFAULT_PROJECT = "gradhorizon"
@@ -238,7 +238,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Save or write the report of the runs named on the command line; what is missing is listed in it, not refused."""
     options = _options(arguments)
-    try:
+    with refusing({RecordsError: str, EmptyPanelError: str}):
         if options.offline:
             refuse_unfit(options.out)
         cohort = read_cohort(options.runs, is_partial=True)
@@ -248,8 +248,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(write(cohort, options.out, entity, project))
         else:
             print(save(cohort, entity, project))
-    except (RecordsError, EmptyPanelError) as error:
-        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
