@@ -85,7 +85,7 @@ def main() -> int:
             built = _build(Path(folder))
             _check_contents(built)
             _try(next(path for path in built if path.suffix == ".whl"), version, Path(folder))
-            placed = [shutil.copy(path, ROOT / "dist") for path in built]
+            placed = [Path(shutil.copy(path, ROOT / "dist")) for path in built]
     except Refused as refusal:
         print(f"not released: {refusal}", file=sys.stderr)  # noqa: T201
         return 1
@@ -183,8 +183,8 @@ def _try(wheel: Path, version: str, folder: Path) -> None:
         print(run(program, "--help").splitlines()[0])  # noqa: T201
 
 
-def _what_next(version: str, placed: list[str]) -> str:
-    files = " ".join(str(Path(path).relative_to(ROOT)) for path in placed)
+def _what_next(version: str, placed: list[Path]) -> str:
+    files = " ".join(str(path.relative_to(ROOT)) for path in placed)
     return f"""
 {files}: built from the commit, complete, installed and tried. Nothing was uploaded. By hand:
   git tag -a v{version} -m 'gradhorizon {version}' && git push origin v{version}

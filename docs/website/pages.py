@@ -46,8 +46,8 @@ def lay_out(root: Path, into: Path) -> None:
     for pattern in DOCUMENTS:
         for path in sorted(root.glob(pattern)):
             _copy(path, into / path.relative_to(root))
-    for path, text in reference(root).items():
-        _write(into / path, text)
+    for name, text in reference(root).items():
+        _write(into / name, text)
     with (into / "index.md").open("a", encoding="utf-8") as front:
         front.write(_navigation(into))
 
