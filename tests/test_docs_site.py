@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -105,6 +106,9 @@ def test_parts_that_several_share_are_in_the_library() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site that is built now, or the one that DOCS_SITE names: CI has it from `make docs` a moment before."""
+    if built := os.environ.get("DOCS_SITE"):
+        return Path(built)
     for tool in ("sphinx", "myst_parser", "furo", "ziamath"):
         pytest.importorskip(tool, reason="`make docs` installs the tools of the documentation", exc_type=ImportError)
     out = tmp_path_factory.mktemp("site")
