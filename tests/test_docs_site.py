@@ -178,6 +178,18 @@ def test_an_equation_that_cannot_be_drawn_is_an_error(latex: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning")  # ziafont, of importlib
+def test_bars_grow_with_what_they_enclose_only_where_latex_says_so() -> None:
+    pytest.importorskip("ziamath", reason="`make docs` installs the tools of the documentation")
+    mathematics = importlib.import_module("docs.website.mathematics")
+    heights = [
+        float(re.search(r'height="([\d.]+)em"', mathematics.drawn(latex, is_block=True))[1])
+        for latex in (r"\lvert x_{i_j} \rvert", r"\left\lvert x_{i_j} \right\rvert", "x_{i_j}")
+    ]
+    assert heights[2] <= heights[0] < heights[1]
+
+
+@pytest.mark.slow
 def test_a_folder_with_other_files_is_never_built_over(tmp_path: Path) -> None:
     pytest.importorskip("sphinx", reason="`make docs` installs the tools of the documentation")
     (tmp_path / "mine.txt").touch()

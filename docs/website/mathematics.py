@@ -16,6 +16,7 @@ from sphinx.writers.html5 import HTML5Translator
 
 _LOGGER = logging.getLogger(__name__)
 _SIZE = 18.0
+_BAR = re.compile(r"(?<!\\left)(?<!\\right)\\[lr](v|V)ert\b")
 _ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
 
 ziamath.config.svg2 = False  # no shared glyphs, whose names would collide on a page of several equations
@@ -39,12 +40,19 @@ def drawn(latex: str, *, is_block: bool) -> str:
         '<svg'
     """
     try:
-        equation = ziamath.Latex(_aligned(latex), size=_SIZE, inline=not is_block, color="currentColor")
+        equation = ziamath.Latex(
+            _aligned(_with_plain_bars(latex)), size=_SIZE, inline=not is_block, color="currentColor"
+        )
     except Exception as error:
         raise ValueError(f"the equation `{latex}` cannot be drawn: {error!r}; write it in simpler LaTeX") from error
     if unknown := re.findall(r"\\\w+", equation.mathmlstr()):
         raise ValueError(f"the equation `{latex}` holds commands that are not known: {', '.join(unknown)}")
     return _sized(equation.svgxml(), equation.getyofst(), latex)
+
+
+def _with_plain_bars(latex: str) -> str:
+    r"""As in LaTeX, only what follows ``\left`` or ``\right`` grows with what it encloses."""
+    return _BAR.sub(lambda found: {"v": "{|}", "V": r"{\|}"}[found[1]], latex)
 
 
 def _aligned(latex: str) -> str:
