@@ -182,10 +182,9 @@ def test_an_equation_that_cannot_be_drawn_is_an_error(latex: str) -> None:
 def test_bars_grow_with_what_they_enclose_only_where_latex_says_so() -> None:
     pytest.importorskip("ziamath", reason="`make docs` installs the tools of the documentation")
     mathematics = importlib.import_module("docs.website.mathematics")
-    heights = [
-        float(re.search(r'height="([\d.]+)em"', mathematics.drawn(latex, is_block=True))[1])
-        for latex in (r"\lvert x_{i_j} \rvert", r"\left\lvert x_{i_j} \right\rvert", "x_{i_j}")
-    ]
+    alike = (r"\lvert x_{i_j} \rvert", r"\left\lvert x_{i_j} \right\rvert", "x_{i_j}")
+    drawn = [mathematics.drawn(latex, is_block=True) for latex in alike]
+    heights = [float(re.findall(r'height="([\d.]+)em"', svg)[0]) for svg in drawn]
     assert heights[2] <= heights[0] < heights[1]
 
 
