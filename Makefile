@@ -13,12 +13,14 @@ CONSTRAINTS := constraints.txt
 RUN := $(VENV)/bin/python
 RUNTIME := $(VENV)/installed-runtime
 DEV := $(VENV)/installed-dev
+DOCS := $(VENV)/installed-docs
 
 RUNS ?= runs/quickstart
 FIGURES ?= $(RUNS)-figures
 TRAIN := $(VENV)/bin/gradhorizon
 REPORT := $(VENV)/bin/gradhorizon-report
 PYTEST_ARGS ?= -n 2 --dist loadfile
+COVERED ?= src
 
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 PYTHON_CHECK := import sys; sys.version_info >= (3, 11) or sys.exit(1)
@@ -55,11 +57,25 @@ test-isa: $(DEV) ## run the numerical tests again under each lesser instruction 
 test-lowest: ## run the tests that take seconds with the lowest versions that pyproject.toml allows
 	@$(MAKE) --no-print-directory test VENV=$(LOWEST) CONSTRAINTS=$(LOWEST)/constraints.txt
 
+.PHONY: coverage
+coverage: $(DEV) ## run the doctests (or COVERED=<tests>) and print which share of the package's lines they ran
+	@rm -rf build/coverage
+	@$(RUN) -m coverage run -m pytest -q -m "not slow" $(PYTEST_ARGS) $(COVERED)
+	@$(RUN) -m coverage combine --quiet && $(RUN) -m coverage report
+
 .PHONY: lint
 lint: $(DEV) ## check style, formatting and types
 	@echo "==> ruff check" && $(RUN) -m ruff check --quiet .
 	@echo "==> ruff format" && $(RUN) -m ruff format --check --quiet .
 	@echo "==> mypy" && $(RUN) -m mypy
+
+.PHONY: docs
+docs: $(DOCS) ## build the site into site/, whose pages need no network; a warning is an error
+	@$(RUN) -m docs.website.build
+
+.PHONY: release
+release: $(DEV) ## build wheel and sdist of a clean checkout, try them in an environment of their own; uploads nothing
+	@$(RUN) -m tests.release
 
 .PHONY: bench
 bench: $(RUNTIME) ## measure what the program itself costs, as ratios
@@ -77,7 +93,7 @@ survival: $(DEV) ## disturb whole sweeps ROUNDS times (default: 10) and compare 
 
 .PHONY: clean
 clean: ## remove both environments and caches; recorded runs are kept
-	@rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(LOWEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -type d -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 $(RUN):
@@ -99,4 +115,9 @@ $(RUNTIME): pyproject.toml $(CONSTRAINTS) | $(RUN)
 $(DEV): pyproject.toml $(CONSTRAINTS) | $(RUN)
 	@echo "==> Installing gradhorizon, its pinned dependencies and the development tools into $(VENV) (a minute or two)"
 	@$(INSTALL) -e '.[dev]'
+	@touch $(RUNTIME) $@
+
+$(DOCS): pyproject.toml $(CONSTRAINTS) | $(RUN)
+	@echo "==> Installing gradhorizon and the tools of the documentation into $(VENV) (a minute or two)"
+	@$(INSTALL) -e '.[docs]'
 	@touch $(RUNTIME) $@

@@ -307,7 +307,7 @@ def test_question_is_that_of_the_study() -> None:
 def test_question_without_a_study_is_that_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\n# Who wins?\nseed: 0\n")
-    monkeypatch.setattr("gradhorizon.analysis.wandb_report.text.ROOT", tmp_path)
+    monkeypatch.setattr("gradhorizon.analysis.wandb_report.text.CONF_DIR", tmp_path / "conf")
     assert question("mine") == "Who wins?"
     assert question("yours") == question("../mine") == "no question is written down for this experiment"
 

@@ -1,0 +1,1 @@
+"""The site: pages laid out for Sphinx, equations as outlines, the look."""
