@@ -61,6 +61,10 @@ lint: $(DEV) ## check style, formatting and types
 	@echo "==> ruff format" && $(RUN) -m ruff format --check --quiet .
 	@echo "==> mypy" && $(RUN) -m mypy
 
+.PHONY: additions
+additions: $(DEV) ## add one cell, task, measurement, figure, optimizer and study to a copy, and show what finds them
+	@$(RUN) -m tests.additions
+
 .PHONY: bench
 bench: $(RUNTIME) ## measure what the program itself costs, as ratios
 	@$(RUN) -m benchmarks.all

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import gradhorizon.config  # registers the schema of the root
 import gradhorizon.tasks
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.tasks.task import Task
