@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradhorizon.tasks.task import Batch, Task
-from tests.tasks.test_conf_tasks import NAMES, configured
+from tests.tasks.test_conf_tasks import NAMES, OF_ONE_LENGTH, configured
 
-FIXED_IMAGES = {"digits_sequential"}
 SHORTEST = {name: type(configured(name)).min_seq_len for name in NAMES}
 
 
@@ -35,7 +34,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 def lengthened(name: str, extra: int) -> Task:
     """The task at its shortest and `extra` steps more, or at its only length."""
-    return configured(name) if name == "digits_sequential" else configured(name, seq_len=SHORTEST[name] + extra)
+    return configured(name) if name in OF_ONE_LENGTH else configured(name, seq_len=SHORTEST[name] + extra)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -166,9 +165,9 @@ def test_nan_does_not_solve_the_task(task: Task) -> None:
 
 
 def test_blind_predictor_scores_the_chance_loss(task: Task) -> None:
-    batch = task.sample_held_out(np.random.default_rng(3), 4000 if task.name not in FIXED_IMAGES else 360)
+    batch = task.sample_held_out(np.random.default_rng(3), task.num_held_out or 4000)
     losses = task.metrics(oracles(task.name).blind(task, batch), batch.targets)["loss"]
-    standard_error = float(losses.std()) / math.sqrt(len(losses)) * (task.name not in FIXED_IMAGES)
+    standard_error = float(losses.std()) / math.sqrt(len(losses)) * (task.num_held_out is None)
     assert float(losses.mean()) == pytest.approx(task.chance["loss"], rel=1e-9, abs=4 * standard_error)
 
 
