@@ -74,6 +74,15 @@ def test_a_copy_has_what_git_would_offer_and_is_unchanged(copy: Copy) -> None:
     assert (copy.changed(), copy.added()) == ([], [])
 
 
+def test_a_twin_leaves_runs_and_history_behind_but_no_room_of_that_name(copy: Copy, tmp_path: Path) -> None:
+    for folder in ("runs", "src/runs"):
+        (copy.root / folder).mkdir(parents=True)
+        (copy.root / folder / "x.py").touch()
+    root = copy.twin(tmp_path / "twin").root
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    assert files == {"kept.py", "a/new.py", ".gitignore", "src/runs/x.py"}
+
+
 def test_a_file_that_was_edited_or_added_is_told(copy: Copy) -> None:
     (copy.root / "kept.py").write_text("edited")
     (copy.root / "more.py").write_text("")

@@ -85,7 +85,12 @@ class Copy:
         Args:
             root: a folder that does not exist.
         """
-        shutil.copytree(self.root, root, ignore=shutil.ignore_patterns(".git", "runs"))
+        root.mkdir()
+        for path in self.root.iterdir():
+            if path.is_dir() and path.name not in {".git", "runs"}:
+                shutil.copytree(path, root / path.name)
+            elif path.is_file():
+                shutil.copy2(path, root / path.name)
         return Copy(root)
 
     def lay(self, folder: Path, names: Sequence[str]) -> None:
