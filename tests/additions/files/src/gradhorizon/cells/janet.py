@@ -35,7 +35,7 @@ class Janet(Recurrent):
     Raises:
         ValueError: a size below 1.
 
-    Source: van der Westhuizen & Lasenby (2018), section 3, https://arxiv.org/abs/1804.04849, where β = 1; their chrono
+    Source: van der Westhuizen & Lasenby (2018), https://arxiv.org/abs/1804.04849, where β = 1; their chrono
         initialisation of b is left out.
 
     Example:
