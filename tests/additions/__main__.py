@@ -30,7 +30,7 @@ Programs = dict[str, dict[str, float]]
 
 def main() -> int:
     """Add, look, and print a table; the exit code says whether everything was found."""
-    console = Console(highlight=False, markup=False, width=120)
+    console = Console(highlight=False, markup=False, width=140)
     with tempfile.TemporaryDirectory(prefix="additions-") as folder, ThreadPoolExecutor(2) as pool:
         try:
             copy = Copy.of(ROOT, Path(folder) / "copy")
