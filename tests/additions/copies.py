@@ -80,14 +80,14 @@ class Copy:
         return cls(root)
 
     def twin(self, root: Path) -> Copy:
-        """The same files once more, without runs and history.
+        """The same files once more, without runs, caches and history.
 
         Args:
             root: a folder that does not exist.
         """
         root.mkdir()
         for path in self.root.iterdir():
-            if path.is_dir() and path.name not in {".git", "runs"}:
+            if path.is_dir() and path.name not in {".git", ".mypy_cache", "runs"}:
                 shutil.copytree(path, root / path.name)
             elif path.is_file():
                 shutil.copy2(path, root / path.name)

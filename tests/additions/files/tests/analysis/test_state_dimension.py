@@ -45,7 +45,7 @@ def test_curves_are_the_median_and_the_range_of_the_seeds_in_the_topmost_layer(t
     table = state_dimension.summarise(read_cohort([tmp_path])).set_index(["stage", "lag"])
     for stage, scale in (("at init", 1.0), ("after training", 2.0)):
         for lag in LAGS:
-            found = table.loc[(stage, lag), ["median", "low", "high", "num_seeds"]].tolist()
+            found = list(table.loc[(stage, lag), ["median", "low", "high", "num_seeds"]])
             assert found == [scale * (3 + lag), scale * (2 + lag), scale * (5 + lag), 3]
 
 

@@ -21,10 +21,10 @@ def _open_gru(cell: Janet) -> nn.GRU:
     gru = nn.GRU(cell.input_size, cell.hidden_size, batch_first=True)
     for weight in gru.parameters():
         weight.zero_()
-    for blocks, own in ((gru.weight_ih_l0, cell.weight_ih), (gru.weight_hh_l0, cell.weight_hh)):
+    weight_ih, weight_hh, bias_ih, _ = gru.all_weights[0]
+    for blocks, own in ((weight_ih, cell.weight_ih), (weight_hh, cell.weight_hh), (bias_ih, cell.bias)):
         blocks[cell.hidden_size :] = own
-    gru.bias_ih_l0[cell.hidden_size :] = cell.bias
-    gru.bias_ih_l0[: cell.hidden_size] = 1000.0
+    bias_ih[: cell.hidden_size] = 1000.0
     return gru
 
 

@@ -32,8 +32,8 @@ def summarise(cohort: Cohort) -> pd.DataFrame:
     is_topmost = rows["layer"] == rows.groupby("series")["layer"].transform("max")
     rows = rows[is_topmost & (rows["direction"] == "forward") & rows["participation_ratio"].notna()]
     grouped = rows.groupby([*CELL, "stage", "lag"], sort=True)["participation_ratio"]
-    named = {"median": "median", "low": "min", "high": "max", "num_seeds": "size"}
-    return grouped.agg(**named).reset_index().merge(cohort.look, on="series")
+    table = grouped.agg(["median", "min", "max", "size"]).reset_index()
+    return table.rename(columns={"min": "low", "max": "high", "size": "num_seeds"}).merge(cohort.look, on="series")
 
 
 def plot(table: pd.DataFrame, ax: Axes) -> None:
