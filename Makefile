@@ -77,6 +77,10 @@ docs: $(DOCS) ## build the site into site/, whose pages need no network; a warni
 release: $(DEV) ## build wheel and sdist of a clean checkout, try them in an environment of their own; uploads nothing
 	@$(RUN) -m tests.release
 
+.PHONY: additions
+additions: $(DEV) ## add one cell, task, measurement, figure, optimizer and study to a copy, and show what finds them
+	@$(RUN) -m tests.additions
+
 .PHONY: bench
 bench: $(RUNTIME) ## measure what the program itself costs, as ratios
 	@$(RUN) -m benchmarks.all

@@ -19,6 +19,7 @@ from matplotlib.markers import MarkerStyle
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
 import gradhorizon.cells
+import gradhorizon.config  # registers the schema of the root
 from gradhorizon.cells.cell import Layer
 from gradhorizon.machine.installed import CONF_DIR
 from tests.models import MODELS, build_network, compose_model

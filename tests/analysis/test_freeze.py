@@ -17,9 +17,8 @@ from gradhorizon.runs.verification import verify_run
 from gradhorizon.status.sweep import run_folders
 from tests.synthetic_runs import SyntheticRun
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
 STUDIES = Path(__file__).parents[2] / "experiments"
+FROZEN = sorted(path.parent for path in STUDIES.glob("*/records"))
 
 
 @pytest.fixture
@@ -69,9 +68,14 @@ def test_frozen_records_prove_themselves(run: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_the_studies_prove_themselves() -> None:
-    folders = [folder for place in sorted(EXPERIMENTS.glob("*/records")) for folder in run_folders(place)]
-    assert len(folders) > 50
+def test_the_studies_are_found() -> None:
+    assert sum(len(list(run_folders(study / "records"))) for study in FROZEN) > 50
+
+
+@pytest.mark.parametrize("study", FROZEN, ids=lambda study: study.name)
+def test_the_studies_prove_themselves(study: Path) -> None:
+    folders = list(run_folders(study / "records"))
+    assert folders
     found = {str(folder): (verdict.problems, verdict.unsealed, verdict.notes) for folder in folders
              if (verdict := verify_run(folder)).word != "whole" or verdict.notes}  # fmt: skip
     assert found == {}
@@ -97,7 +101,6 @@ def redraw_commands(study: Path) -> list[str]:
     return re.findall(r"^python -m (experiments\.\S+)$", page, flags=re.MULTILINE)
 
 
-FROZEN = sorted(path.parent for path in STUDIES.glob("*/records"))
 COMMANDS = [(study.name, command) for study in FROZEN for command in redraw_commands(study)]
 
 

@@ -163,7 +163,8 @@ def test_segment_accepts_a_state_whose_memory_is_not_contiguous(name: str) -> No
     x = torch.randn(3, 4, 3)
     state = tuple(torch.randn(5, 3).T for _ in cell.state_shapes)
     expected = cell.segment(x, tuple(part.contiguous() for part in state))[0]
-    assert torch.equal(cell.segment(x, state)[0], expected)
+    # Not to the bit: a matrix product may choose another kernel for another layout.
+    _assert_close([cell.segment(x, state)[0]], [expected], tolerance=1e-13)
 
 
 @pytest.mark.parametrize("name", WITH_MATRICES)

@@ -63,11 +63,13 @@ def test_every_shipped_model_is_built_without_asking(label: str) -> None:
     check_trusted({name: found[name] for name in ("model", "task", "optimizer", "trainer")})
 
 
-@pytest.mark.parametrize("group", ["task", "optimizer"])
-def test_every_shipped_choice_is_built_without_asking(group: str) -> None:
-    for path in sorted((CONF_DIR / group).glob("*.yaml")):
-        found: Any = OmegaConf.to_container(composed(f"{group}={path.stem}"), resolve=True)
-        check_trusted({group: found[group]})
+CHOICES = [(group, path.stem) for group in ("task", "optimizer") for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_shipped_choice_is_built_without_asking(group: str, name: str) -> None:
+    found: Any = OmegaConf.to_container(composed(f"{group}={name}"), resolve=True)
+    check_trusted({group: found[group]})
 
 
 @pytest.mark.parametrize(

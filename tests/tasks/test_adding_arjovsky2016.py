@@ -8,11 +8,26 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from torch import Tensor
 
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
-from gradhorizon.tasks.task import Batch
+from gradhorizon.tasks.task import Batch, Task
 
 BATCH_SIZE = 20_000
+SHORTEST = 2
+
+
+def targets(inputs: Tensor) -> Tensor:
+    sums = [sum(value for value, mark in row if mark == 1) for row in inputs.tolist()]
+    return torch.tensor(sums).reshape(-1, 1, 1)
+
+
+def perfect(batch: Batch) -> Tensor:
+    return batch.targets.double()
+
+
+def blind(task: Task, batch: Batch) -> Tensor:  # noqa: ARG001
+    return torch.ones(batch.targets.shape, dtype=torch.float64)
 
 
 def density(y: float) -> float:

@@ -8,11 +8,26 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from torch import Tensor
 
 from gradhorizon.tasks.adding_hochreiter1997 import AddingHochreiter1997
-from gradhorizon.tasks.task import Batch
+from gradhorizon.tasks.task import Batch, Task
 
 BATCH_SIZE = 20_000
+SHORTEST = 20
+
+
+def targets(inputs: Tensor) -> Tensor:
+    sums = [sum(value for value, mark in row if mark == 1) for row in inputs.tolist()]
+    return torch.tensor([0.5 + total / 4 for total in sums]).reshape(-1, 1, 1)
+
+
+def perfect(batch: Batch) -> Tensor:
+    return batch.targets.double().logit()
+
+
+def blind(task: Task, batch: Batch) -> Tensor:  # noqa: ARG001
+    return torch.zeros(batch.targets.shape, dtype=torch.float64)
 
 
 def density(y: float) -> float:

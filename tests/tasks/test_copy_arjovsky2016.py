@@ -11,7 +11,29 @@ from scipy import stats
 from torch import Tensor
 
 from gradhorizon.tasks.copy_arjovsky2016 import CopyArjovsky2016
-from tests.oracles_tasks import copy_arjovsky2016_blind, copy_arjovsky2016_perfect
+from gradhorizon.tasks.task import Batch, Task
+from tests.oracles_tasks import CERTAIN, certain_of_class
+
+SHORTEST = 1
+
+
+def targets(inputs: Tensor) -> Tensor:
+    answers = torch.full(inputs.shape[:2], 8)
+    for row, tokens in zip(answers, inputs.argmax(dim=-1).tolist(), strict=True):
+        cue = tokens.index(9)
+        row[cue + 1 :] = torch.tensor([token for token in tokens if token < 8])
+    return answers
+
+
+def perfect(batch: Batch) -> Tensor:
+    return certain_of_class(batch, 9)
+
+
+def blind(task: Task, batch: Batch) -> Tensor:
+    predictions = torch.zeros(*batch.targets.shape, 9, dtype=torch.float64)
+    predictions[:, : task.seq_len + 10, 8] = 2 * CERTAIN
+    predictions[:, task.seq_len + 10 :, 8] = -2 * CERTAIN
+    return predictions
 
 
 def text(tokens: Tensor) -> list[str]:
@@ -80,7 +102,7 @@ def test_chance_loss_is_ten_ln_eight_over_all_steps(seq_len: int, printed: float
 def test_chance_is_what_a_blind_predictor_scores_over_all_symbols(
     metric: str, task: CopyArjovsky2016, every_symbol: Tensor, generator: np.random.Generator
 ) -> None:
-    predictions = copy_arjovsky2016_blind(task, task.sample(generator, 8))
+    predictions = blind(task, task.sample(generator, 8))
     scored = task.metrics(predictions, every_symbol)[metric].mean()
     assert float(scored) == pytest.approx(task.chance[metric], rel=1e-12)
 
@@ -90,7 +112,7 @@ def test_no_other_blind_predictor_has_a_smaller_loss(
     seed: int, task: CopyArjovsky2016, every_symbol: Tensor, generator: np.random.Generator
 ) -> None:
     torch.manual_seed(seed)
-    best = copy_arjovsky2016_blind(task, task.sample(generator, 8))
+    best = blind(task, task.sample(generator, 8))
     other = best + 0.1 * torch.randn(best.shape[1:], dtype=torch.float64)
     assert float(task.metrics(other, every_symbol)["loss"].mean()) > task.chance["loss"]
 
@@ -101,14 +123,14 @@ def test_chance_error_rate_is_that_of_guessing_ten_symbols(task: CopyArjovsky201
 
 def test_accuracy_ignores_the_blanks(task: CopyArjovsky2016, generator: np.random.Generator) -> None:
     batch = task.sample(generator, 4)
-    predictions = copy_arjovsky2016_perfect(batch)
+    predictions = perfect(batch)
     predictions[:, :40] = predictions[:, :40].flip(-1)
     assert task.metrics(predictions, batch.targets)["accuracy"].tolist() == [1.0] * 4
 
 
 def test_one_wrong_symbol_is_a_wrong_sequence(task: CopyArjovsky2016, generator: np.random.Generator) -> None:
     batch = task.sample(generator, 2)
-    predictions = copy_arjovsky2016_perfect(batch)
+    predictions = perfect(batch)
     predictions[0, 43] = -predictions[0, 43]
     metrics = task.metrics(predictions, batch.targets)
     assert metrics["error_rate"].tolist() == [1.0, 0.0]
@@ -117,7 +139,7 @@ def test_one_wrong_symbol_is_a_wrong_sequence(task: CopyArjovsky2016, generator:
 
 def test_a_wrong_blank_is_no_error_of_recall(task: CopyArjovsky2016, generator: np.random.Generator) -> None:
     batch = task.sample(generator, 2)
-    predictions = copy_arjovsky2016_perfect(batch)
+    predictions = perfect(batch)
     predictions[:, 39] = -predictions[:, 39]
     assert task.metrics(predictions, batch.targets)["error_rate"].tolist() == [0.0, 0.0]
 

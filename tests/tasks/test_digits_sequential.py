@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
+from torch import Tensor
 
 from gradhorizon.tasks.digits_sequential import DigitsSequential
-from gradhorizon.tasks.task import Batch
+from gradhorizon.tasks.task import Batch, Task
+from tests.oracles_tasks import certain_of_class
 
 NUM_HELD_OUT = 360
 NUM_TRAIN = 1437
 GOLDEN_FIRST = [21, 24, 28, 34, 35]
 GOLDEN_SUM = 337944
+SHORTEST = 64
+
+
+@cache
+def _labels() -> dict[tuple[float, ...], int]:
+    images, labels = load_digits(return_X_y=True)
+    return {tuple(image): int(label) for image, label in zip(images.tolist(), labels, strict=True)}
+
+
+def targets(inputs: Tensor) -> Tensor:
+    keys = [tuple(16.0 * ink for ink in row.flatten().tolist()) for row in inputs]
+    return torch.tensor([_labels()[key] for key in keys]).reshape(-1, 1)
+
+
+def perfect(batch: Batch) -> Tensor:
+    return certain_of_class(batch, 10)
+
+
+def blind(task: Task, batch: Batch) -> Tensor:
+    held_out = task.sample_held_out(np.random.default_rng(0), 360).targets.flatten()
+    log_frequencies = (torch.bincount(held_out).double() / 360).log()
+    return log_frequencies.expand(*batch.targets.shape, 10)
 
 
 @pytest.fixture(scope="module")

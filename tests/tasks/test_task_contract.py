@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from gradhorizon.tasks.task import Batch, Task
-from tests import oracles_tasks
-from tests.tasks.test_conf_tasks import NAMES, configured
+from tests.tasks.test_conf_tasks import NAMES, OF_ONE_LENGTH, configured
 
-FIXED_IMAGES = {"digits_sequential"}
 SHORTEST = {name: type(configured(name)).min_seq_len for name in NAMES}
 
 
-def oracle(name: str, kind: str) -> Callable[..., Tensor]:
-    return getattr(oracles_tasks, f"{name}_{kind}")
+def oracles(name: str) -> ModuleType:
+    """The task's own tests, in which `tests.oracles_tasks` says what stands."""
+    return importlib.import_module(f"tests.tasks.test_{name}")
 
 
 @pytest.fixture(params=NAMES)
@@ -35,7 +34,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 def lengthened(name: str, extra: int) -> Task:
     """The task at its shortest and `extra` steps more, or at its only length."""
-    return configured(name) if name == "digits_sequential" else configured(name, seq_len=SHORTEST[name] + extra)
+    return configured(name) if name in OF_ONE_LENGTH else configured(name, seq_len=SHORTEST[name] + extra)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,7 +43,7 @@ def lengthened(name: str, extra: int) -> Task:
 def test_targets_follow_from_the_inputs_alone(name: str, extra: int, batch_size: int, seed: int) -> None:
     task = lengthened(name, extra)
     batch = task.sample(np.random.default_rng(seed), batch_size)
-    torch.testing.assert_close(batch.targets, oracle(name, "targets")(batch.inputs), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(batch.targets, oracles(name).targets(batch.inputs), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,20 +136,20 @@ def test_loss_is_differentiable_to_second_order(task: Task) -> None:
 
 def test_chance_covers_exactly_the_metrics(task: Task) -> None:
     batch = task.sample(np.random.default_rng(3), 4)
-    metrics = task.metrics(oracle(task.name, "blind")(task, batch), batch.targets)
+    metrics = task.metrics(oracles(task.name).blind(task, batch), batch.targets)
     assert set(metrics) == set(task.chance)
     assert {"loss", "accuracy"} <= set(metrics)
 
 
 def test_metrics_have_one_value_per_sample(task: Task) -> None:
     batch = task.sample(np.random.default_rng(3), 4)
-    metrics = task.metrics(oracle(task.name, "blind")(task, batch), batch.targets)
+    metrics = task.metrics(oracles(task.name).blind(task, batch), batch.targets)
     assert {value.shape for value in metrics.values()} == {(4,)}
 
 
 def test_perfect_predictor_solves_the_task(task: Task) -> None:
     batch = task.sample_held_out(np.random.default_rng(3), 64).to(dtype=torch.float64)
-    metrics = task.metrics(oracle(task.name, "perfect")(batch), batch.targets)
+    metrics = task.metrics(oracles(task.name).perfect(batch), batch.targets)
     means = {name: float(value.mean()) for name, value in metrics.items()}
     assert means["accuracy"] == 1
     assert means["loss"] < 1e-12
@@ -166,25 +165,15 @@ def test_nan_does_not_solve_the_task(task: Task) -> None:
 
 
 def test_blind_predictor_scores_the_chance_loss(task: Task) -> None:
-    batch = task.sample_held_out(np.random.default_rng(3), 4000 if task.name not in FIXED_IMAGES else 360)
-    losses = task.metrics(oracle(task.name, "blind")(task, batch), batch.targets)["loss"]
-    standard_error = float(losses.std()) / math.sqrt(len(losses)) * (task.name not in FIXED_IMAGES)
+    batch = task.sample_held_out(np.random.default_rng(3), task.num_held_out or 4000)
+    losses = task.metrics(oracles(task.name).blind(task, batch), batch.targets)["loss"]
+    standard_error = float(losses.std()) / math.sqrt(len(losses)) * (task.num_held_out is None)
     assert float(losses.mean()) == pytest.approx(task.chance["loss"], rel=1e-9, abs=4 * standard_error)
 
 
-@pytest.mark.parametrize(
-    ("name", "shortest"),
-    [
-        ("adding_arjovsky2016", 2),
-        ("adding_hochreiter1997", 20),
-        ("copy_arjovsky2016", 1),
-        ("digits_sequential", 64),
-        ("temporal_order_hochreiter1997", 20),
-        ("temporal_order_pascanu2013", 10),
-    ],
-)
-def test_shortest_sequence_is_the_one_in_which_the_protocol_fits(name: str, shortest: int) -> None:
-    assert SHORTEST[name] == shortest
+@pytest.mark.parametrize("name", NAMES)
+def test_shortest_sequence_is_the_one_in_which_the_protocol_fits(name: str) -> None:
+    assert SHORTEST[name] == oracles(name).SHORTEST
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if SHORTEST[name] > 1])

@@ -8,11 +8,28 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
-from gradhorizon.tasks.task import Batch
+from gradhorizon.tasks.task import Batch, Task
 from gradhorizon.tasks.temporal_order_pascanu2013 import TemporalOrderPascanu2013
+from tests.oracles_tasks import certain_of_class
 
 EVERY_CLASS = torch.arange(4).reshape(4, 1)
+SHORTEST = 10
+
+
+def targets(inputs: Tensor) -> Tensor:
+    rows = ["".join("ABcdef"[token] for token in row) for row in inputs.argmax(dim=-1).tolist()]
+    words = ["".join(letter for letter in row if letter in "AB") for row in rows]
+    return torch.tensor([["AA", "AB", "BA", "BB"].index(word) for word in words]).reshape(-1, 1)
+
+
+def perfect(batch: Batch) -> Tensor:
+    return certain_of_class(batch, 4)
+
+
+def blind(task: Task, batch: Batch) -> Tensor:  # noqa: ARG001
+    return torch.zeros(*batch.targets.shape, 4, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")

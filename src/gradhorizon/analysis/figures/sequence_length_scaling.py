@@ -29,6 +29,7 @@ from gradhorizon.analysis.statistics import growth
 from gradhorizon.analysis.statistics.decay_law import columns, decay_law
 from gradhorizon.analysis.statistics.growth import MIN_SEEDS
 
+TABLES = ("input_gradients",)
 QUANTITIES = ("rate", "horizon")
 _FOLDED = (
     " Bidirectional networks: distance to the nearest read end, at most half as long, so that their stable rates are "
