@@ -19,7 +19,7 @@ from tests.additions.kinds import ADDITIONS, EXPERIMENT, FILES, FROZEN, ROOT, Ad
 from tests.mirrors.offline_reader import read_offline_run
 
 DICTIONARY = "docs/records.md"
-IS_CURRENT = "tests/test_data_dictionary.py::test_committed_document_is_current"
+IS_CURRENT = "tests/measurements/test_dictionary.py::test_committed_document_is_current"
 RUNS = f"runs/{EXPERIMENT}"
 FIGURES = "runs/figures"
 TYPES = ".mypy_cache"
@@ -81,7 +81,7 @@ def run_programs(copy: Copy, pool: Executor) -> Programs:
     train = copy.succeed("gradhorizon", "-m", f"experiment={EXPERIMENT}")
     members = sorted((copy.root / RUNS).glob("*/seed-*"))
     _demand(len(members) == 4, f"gradhorizon trained {len(members)} networks of 4")
-    measure = copy.succeed("gradhorizon.late_measurement.measure", RUNS, f"measurement=[{MEASURED}]")
+    measure = copy.succeed("gradhorizon.late_measurement.command", RUNS, f"measurement=[{MEASURED}]")
     without = [str(member) for member in members if not (member / "records" / f"{MEASURED}.parquet").is_file()]
     _demand(not without, f"gradhorizon-measure left out {without}")
     doctor = examined.result()

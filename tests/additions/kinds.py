@@ -58,8 +58,8 @@ ADDITIONS = (
             "tests/cells/test_recurrence.py",
             "tests/cells/test_cell.py",
             "tests/test_conf_models.py",
-            "tests/test_keys.py",
-            "tests/test_trust.py",
+            "tests/composition/test_keys.py",
+            "tests/late_measurement/test_trust.py",
         ),
         (
             Mistake(
@@ -88,9 +88,9 @@ ADDITIONS = (
             "tests/tasks/test_latch_hochreiter1997.py",
             "tests/tasks/test_task_contract.py",
             "tests/tasks/test_conf_tasks.py",
-            "tests/test_task_names.py",
-            "tests/test_keys.py",
-            "tests/test_trust.py",
+            "tests/runs/test_task_names.py",
+            "tests/composition/test_keys.py",
+            "tests/late_measurement/test_trust.py",
         ),
         (
             Mistake(
@@ -118,7 +118,7 @@ ADDITIONS = (
         (
             "tests/measurements/test_state_dimension.py",
             "tests/measurements/test_conf_measurement.py",
-            "tests/test_keys.py",
+            "tests/composition/test_keys.py",
         ),
         (
             Mistake(
@@ -154,13 +154,13 @@ ADDITIONS = (
         "optimizer",
         "rmsprop_graves2013",
         ("conf/optimizer/rmsprop_graves2013.yaml",),
-        ("tests/test_conf_optimizers.py", "tests/test_keys.py", "tests/test_trust.py"),
+        ("tests/test_conf_optimizers.py", "tests/composition/test_keys.py", "tests/late_measurement/test_trust.py"),
         (
             Mistake(
                 "conf/optimizer/rmsprop_graves2013.yaml",
                 "centered: true",
                 "centred: true",
-                "tests/test_keys.py::test_every_shipped_file_has_known_keys_alone[optimizer-rmsprop_graves2013]",
+                "tests/composition/test_keys.py::test_every_shipped_file_has_known_keys_alone[optimizer-rmsprop_graves2013]",
             ),
             Mistake(
                 "conf/optimizer/rmsprop_graves2013.yaml",
