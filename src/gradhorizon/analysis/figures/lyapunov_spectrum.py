@@ -18,7 +18,7 @@ from gradhorizon.theory import newman_exponents
 TABLES = ("lyapunov_spectrum",)
 
 
-def _gaussian_product(config: Mapping[str, Any], *, facet: str) -> TheoryLine | None:  # noqa: ARG001
+def _gaussian_product(_: str, config: Mapping[str, Any]) -> TheoryLine | None:
     cell = config.get("model", {}).get("cell", {})
     if cell.get("_target_") != "gradhorizon.cells.gaussian_product.GaussianProduct":
         return None

@@ -19,7 +19,8 @@ def by_module(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: with the column ``parameter``.
     """
-    module = rows["parameter"].str.rpartition(".")[0].str.replace(r"\d+", lambda found: found[0].zfill(6), regex=True)
+    module = rows["parameter"].str.replace(r"\.?[^.]*$", "", regex=True)
+    module = module.str.replace(r"\d+", lambda number: number[0].zfill(6), regex=True)
     return rows.iloc[module.argsort(kind="stable")]
 
 

@@ -30,6 +30,7 @@ from gradhorizon.analysis.statistics import growth
 from gradhorizon.analysis.statistics.decay_law import columns, decay_law
 from gradhorizon.analysis.statistics.growth import MIN_SEEDS
 
+TABLES = ("input_gradients",)
 SECTIONS = (
     Section(
         2,

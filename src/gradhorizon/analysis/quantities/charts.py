@@ -13,7 +13,7 @@ import pandas as pd
 from gradhorizon.analysis.drawing.appearance import INK
 from gradhorizon.analysis.drawing.scales import label
 from gradhorizon.analysis.quantities.declared import Axis, Quantity
-from gradhorizon.analysis.quantities.limits import Limits, limits
+from gradhorizon.analysis.quantities.limits import Limits, limits, steps_of_decades
 from gradhorizon.analysis.quantities.words import marks, without_numbers
 from gradhorizon.analysis.reading.stages import STAGES
 from gradhorizon.analysis.report.groups import MOST_MARKS, groups, thinned_points
@@ -105,9 +105,11 @@ def _marked(rows: pd.DataFrame) -> np.ndarray:
 
 def _edges(y: Axis, rows: pd.DataFrame, shown: Limits, look: Mapping[str, Any]) -> Iterator[alt.Chart]:
     """Marks of what has no place on the axis: exact zeros and −∞ below, infinities above."""
-    below = (shown.low * shown.lowest) ** 0.5 if shown.is_log else (shown.low + shown.lowest) / 2
-    for is_beyond, at, words in ((y.is_beyond(rows["median"]), below, y.lowest),
-                                 (np.isposinf(rows["median"]), shown.high, "infinite")):  # fmt: skip
+    median = rows["median"]
+    for is_beyond, at, words in (
+        (y.is_beyond(median), shown.strip, y.lowest),
+        (median == np.inf, shown.high, "infinite"),
+    ):
         own = rows[is_beyond].assign(at=at, value=words)
         chart = alt.Chart(rounded(own, ["series", "x", "at", "value"])).mark_point(size=22, filled=True, opacity=1)
         yield chart.encode(
@@ -117,18 +119,24 @@ def _edges(y: Axis, rows: pd.DataFrame, shown: Limits, look: Mapping[str, Any]) 
 
 def _x(axis: Axis, rows: pd.DataFrame) -> alt.X:
     low, high = float(rows["x"].min()), float(rows["x"].max())
-    if axis.scale == "linear":
-        return alt.X("x:Q", title=axis.label, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(tickCount=6))
-    if axis.scale == "log":
-        return alt.X("x:Q", title=axis.label, scale=alt.Scale(type="log", nice=False, domain=[low / 1.2, high * 1.2]))
-    ticks = [0, *(10**power for power in range(9) if 10**power <= high)]
-    scale = alt.Scale(type="symlog", constant=1, nice=False, domain=[min(low, 0), max(high, 1)])
-    return alt.X("x:Q", title=axis.label, scale=scale, axis=alt.Axis(values=ticks, format="d"))
+    margin = 0.02 * (high - low) or 1.0
+    kinds: dict[str, tuple[dict[str, Any], list[float], alt.Axis]] = {
+        "linear": ({"type": "linear", "zero": False}, [low - margin, high + margin], alt.Axis(tickCount=6)),
+        "log": ({"type": "log"}, [low / 1.2, high * 1.2], alt.Axis()),
+        "symlog": (
+            {"type": "symlog", "constant": 1},
+            [min(low, 0) - 0.1, max(high, 1) * 1.15],
+            alt.Axis(values=[0, *steps_of_decades(1, max(high, 1))], format="d"),
+        ),
+    }
+    scale, domain, ticks = kinds[axis.scale]
+    return alt.X("x:Q", title=axis.label, scale=alt.Scale(nice=False, domain=domain, **scale), axis=ticks)
 
 
 def _y(y: Axis, shown: Limits) -> alt.Y:
-    ticks = shown.ticks
-    words = json.dumps([label(tick) for tick in ticks])
-    found = f"{words}[indexof({json.dumps(ticks)}, datum.value)]"
+    ticks, words = shown.ticks, [label(tick).replace("e−0", "e−") for tick in shown.ticks]
+    if shown.strip is not None:
+        ticks, words = [shown.strip, *ticks], ["0" if shown.is_log else "−∞", *words]
+    found = f"{json.dumps(words)}[indexof({json.dumps(ticks)}, datum.value)]"
     scale = alt.Scale(type="log" if shown.is_log else "linear", nice=False, zero=False, domain=[shown.low, shown.high])
     return alt.Y("median:Q", title=y.label, scale=scale, axis=alt.Axis(values=ticks, labelExpr=found))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,18 +17,8 @@ from gradhorizon.analysis.drawing.theory_lines import TheoryLine
 from gradhorizon.analysis.reading.cohort import Cohort
 
 STEP = "step"
-
-
-class Theory(Protocol):
-    """What is known of a quantity."""
-
-    def __call__(self, config: Mapping[str, Any], *, facet: str) -> TheoryLine | None:
-        """What is expected at init, horizontal axis -> vertical; None where it is not known.
-
-        Args:
-            config: of a run.
-            facet: its words.
-        """
+Theory = Callable[[str, Mapping[str, Any]], TheoryLine | None]
+"""A facet's words and the configuration of a run -> what is expected at init, where that is known."""
 
 
 def spaced(name: object) -> str:

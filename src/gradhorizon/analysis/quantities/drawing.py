@@ -163,10 +163,9 @@ def scale_y(ax: Axes, shown: Limits) -> None:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     elif shown.is_log:
         ax.yaxis.set_major_formatter(LogFormatterMathtext())
-    if shown.low < shown.lowest:
+    if shown.strip is not None:
         ax.axhspan(shown.low, shown.lowest, color="#f3f4f6", zorder=0.5, linewidth=0)
-        middle = (shown.low * shown.lowest) ** 0.5 if shown.is_log else (shown.low + shown.lowest) / 2
-        ax.annotate("0" if shown.is_log else "−∞", (0, middle), (-5.5, 0), xycoords=ax.get_yaxis_transform(),
+        ax.annotate("0" if shown.is_log else "−∞", (0, shown.strip), (-5.5, 0), xycoords=ax.get_yaxis_transform(),
                     textcoords="offset points", fontsize=7, ha="right", va="center", annotation_clip=False)  # fmt: skip
 
 

@@ -37,6 +37,13 @@ class Limits:
     is_log: bool
 
     @property
+    def strip(self) -> float | None:
+        """Where marks of exact zeros stand; None without any."""
+        if self.low == self.lowest:
+            return None
+        return math.sqrt(self.low) * math.sqrt(self.lowest) if self.is_log else (self.low + self.lowest) / 2
+
+    @property
     def ticks(self) -> list[float]:
         """Few round values from the lowest to the highest."""
         if not self.is_log:
@@ -83,6 +90,8 @@ def limits(axis: Axis, rows: pd.DataFrame) -> Limits:
     values = values[np.isfinite(values) & ~axis.is_beyond(values)]
     is_log = axis.scale == "log"
     lowest, high = axis.limits or (_padded_log if is_log else _padded)(values)
+    if rows["median_is_censored"].any():  # whose arrows stand above them
+        high += 0.12 * (high - lowest)
     has_strip = bool(axis.is_beyond(rows["median"]).any())
     if not has_strip:
         return Limits(lowest, lowest, high, is_log)

@@ -143,7 +143,7 @@ def _expected(table: pd.DataFrame, quantity: Quantity, cohort: Cohort) -> pd.Dat
         members = dict(iter(cohort.members.groupby(CELL)))
         at_init = table[(table["stage"] == STAGES[0]) & (table["quantity"] == quantity.ys[0].column)]
         for key, curve in at_init.groupby(CURVE, observed=True):
-            line = common_line(members[key[: len(CELL)]], partial(theory, facet=str(curve["facet"].iloc[0])))
+            line = common_line(members[key[: len(CELL)]], partial(theory, str(curve["facet"].iloc[0])))
             if line is not None:
                 expected = line.profile(curve["x"].to_numpy(float))
                 parts.append(curve[_POINT].assign(expected=expected, assumption=line.assumption))
