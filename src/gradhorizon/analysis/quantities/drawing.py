@@ -92,9 +92,8 @@ def _plot_line(curve: pd.DataFrame, ax: Axes, y: Axis, shown: Limits, number: in
         single: dict[str, Any] = {"marker": ".", "markersize": 2.0} if len(whole) == 1 else {}
         ax.plot(whole["x"], drawn, color=look["color"], **appearance.CROWDED, **single)
         return
-    low, high = (
-        whole[name].clip(shown.low / 10 if y.scale == "log" else shown.low - 1, 1e305) for name in ("low", "high")
-    )
+    reach = (shown.low / 10, shown.high * 10) if shown.is_log else (shown.low - 1, shown.high + 1)
+    low, high = (whole[name].clip(*reach) for name in ("low", "high"))
     ax.fill_between(whole["x"], low, high, color=look["color"], alpha=0.16, linewidth=0)
     every = (0, 1) if len(whole) <= _FEW_POINTS else appearance.sparse(len(whole), number)
     ax.plot(whole["x"], drawn, **look, markersize=3.8, linewidth=1.2, markevery=every)
@@ -215,13 +214,14 @@ def _draw_panel(quantity: Quantity, table: pd.DataFrame, cell: Cell, ax: Axes) -
     shared = of_axis[of_axis["facet"] == cell.facet]
     shown = limits(cell.y, shared if quantity.is_staged else of_axis)
     panel = shared[shared["stage"] == cell.stage]
+    scale_x(ax, quantity.x, table)
+    scale_y(ax, shown)
+    ax.set_autoscale_on(False)
     if panel["median"].notna().any():
         plot(panel, ax, cell.y, shown)
     else:
         words = "no value is a number" if len(panel) else "no member has ended"
         ax.text(0.5, 0.5, words, ha="center", color=appearance.QUIET, transform=ax.transAxes)
-    scale_x(ax, quantity.x, table)
-    scale_y(ax, shown)
 
 
 def _is_on(table: pd.DataFrame, page: Sequence[Sequence[Cell]]) -> pd.Series:
