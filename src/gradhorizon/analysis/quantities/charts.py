@@ -59,7 +59,7 @@ def _panel(quantity: Quantity, y: Axis, rows: pd.DataFrame, shown: Limits, headi
     drawn, note = thinned_points(rows)
     layers = [*_references(y, rows), *_layers(quantity.x, y, drawn, shown)]
     notes = " ".join(filter(None, (f"{note}." if note else "", *marks(quantity, rows))))
-    return Panel(heading, f"{said} · n = {counts(rows['num_members'])}", finished(layers, rows, "x"), notes)
+    return Panel(heading, f"{said} · n\u00a0=\u00a0{counts(rows['num_members'])}", finished(layers, rows, "x"), notes)
 
 
 def _references(y: Axis, rows: pd.DataFrame) -> list[alt.Chart]:

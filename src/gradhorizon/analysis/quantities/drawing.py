@@ -31,6 +31,8 @@ MOST_ROWS = 5
 MOST_COLUMNS = 3
 PANEL_HEIGHT_IN = 1.95
 _FEW_POINTS = 12
+_MOST_CHARACTERS = 38
+"""Of a panel's title in full size."""
 _DOTTED = (0, (1, 1.5))
 
 
@@ -61,7 +63,7 @@ def panel_rows(quantity: Quantity, table: pd.DataFrame) -> list[list[Cell]]:
 
 
 def _parts(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
-    return [items[start : start + most] for start in range(0, len(items), most)]
+    return [items[start : start + most] for start in range(0, len(items), max(most, 1))]
 
 
 def plot(table: pd.DataFrame, ax: Axes, y: Axis, shown: Limits) -> None:
@@ -183,6 +185,7 @@ def draw(
     shape = len(page), max(map(len, page))
     figure, axes = appearance.panels(*shape, height_in=PANEL_HEIGHT_IN)
     has_labels = quantity.is_staged or shape[1] == 1 or len({cell.y for cells in page for cell in cells}) < shape[1]
+    longest = max(1, *(len(_title(cell, has_labels)) for cells in page for cell in cells))
     for row, column in product(*map(range, shape)):
         ax = axes[row, column]
         ax.set_visible(column < len(page[row]))
@@ -191,7 +194,7 @@ def draw(
         cell = page[row][column]
         _draw_panel(quantity, table, cell, ax)
         plot_solving(solved, ax)
-        ax.set_title(_title(cell, has_labels), fontsize=8)
+        ax.set_title(_title(cell, has_labels), fontsize=min(8, max(8 * _MOST_CHARACTERS / longest, 5)))
         if column == 0 and has_labels:
             ax.set_ylabel(cell.y.label)
         if row + 1 == shape[0] or column >= len(page[row + 1]):
@@ -262,7 +265,8 @@ def figures(quantity: Quantity, cohort: Cohort) -> dict[str, Callable[[], Figure
         diverged = "Diverged, so without an end" if quantity.is_staged else "Diverged, drawn until then"
         said = " ".join(filter(None, (empty, left_out(cohort, str(task), int(str(seq_len)), diverged))))
         own = solved[(solved["task"] == task) & (solved["seq_len"] == seq_len)]
-        pages = _parts(panel_rows(quantity, table), MOST_ROWS) if len(table) else []
+        rows = panel_rows(quantity, table) if len(table) else []
+        pages = _parts(rows, -(-len(rows) // max(1, -(-len(rows) // MOST_ROWS))))
         for number, page in enumerate(pages, start=1):
             stem = appearance.stem(quantity.stem, task, f"T{seq_len}", *([number] if len(pages) > 1 else []))
             found[stem] = partial(draw, quantity, table, page, own.iloc[:0] if quantity.is_staged else own, said)

@@ -9,6 +9,8 @@ import pandas as pd
 from gradhorizon.analysis.quantities.declared import Quantity
 from gradhorizon.analysis.statistics.growth import MIN_SEEDS
 
+_MOST_LISTED = 3
+
 
 def footnote(quantity: Quantity, table: pd.DataFrame) -> str:
     """What the marks mean, as far as a figure has them.
@@ -54,8 +56,14 @@ def without_numbers(quantity: Quantity, table: pd.DataFrame) -> tuple[pd.DataFra
         quantity: what is drawn.
         table: rows of `gradhorizon.analysis.quantities.over_seeds.summarise`.
     """
-    has_number = table.groupby(["quantity", "facet"], observed=True)["median"].transform("count") > 0
-    words = {y.column: y.words for y in quantity.ys}
-    empty = table.loc[~has_number, ["quantity", "facet"]].drop_duplicates()
-    named = [f"{words[quantity]}{f' of {facet}' if facet else ''}" for quantity, facet in empty.itertuples(index=False)]
-    return table[has_number], f"Without a number, so without a panel: {', '.join(named)}." if named else ""
+    panels = table.groupby(["quantity", "facet"], observed=True)["median"]
+    has_number = panels.transform("count") > 0
+    named = []
+    for y in quantity.ys:
+        own = table["quantity"] == y.column
+        empty = table.loc[own & ~has_number, "facet"].drop_duplicates().tolist()
+        if len(empty) > _MOST_LISTED:
+            named.append(f"{y.words} in {len(empty)} of {table.loc[own, 'facet'].nunique()} panels")
+        elif empty:
+            named.append(f"{y.words}{' of ' if any(empty) else ''}{', '.join(empty)}")
+    return table[has_number], f"Without a number, so without a panel: {'; '.join(named)}." if named else ""
