@@ -1,4 +1,4 @@
-"""One self-contained, interactive HTML page: what was found, verdicts, profiles, scaling, curves, provenance.
+"""One self-contained, interactive HTML page: what was found, verdicts, a section per figure that is found, provenance.
 
 Opens from a file, with no network; unfinished members
 and absent measurements do not stop it: it lists them.
