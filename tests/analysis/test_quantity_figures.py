@@ -27,6 +27,7 @@ from gradhorizon.analysis.report import charts, report
 from tests.analysis.conftest import HOSTILE
 from tests.analysis.recorded import record
 from tests.analysis.test_quantities import HORIZON, QUANTITIES, STATE, _profiles, _weights, norms, rows_of
+from tests.analysis.test_report import _browse, needs_browser
 from tests.synthetic_runs import SyntheticRun
 
 LABEL = f"{HOSTILE}$x$"
@@ -99,6 +100,15 @@ def test_charts_drawn_by_hand_are_those_of_sections_that_declare_nothing() -> No
         if not isinstance(section, Quantity)
     }
     assert set(charts.found()) == plain
+
+
+@needs_browser
+def test_browser_draws_the_charts_of_every_section_without_an_error(page: str, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    done = _browse(tmp_path, "--window-size=1280,30000")  # charts are drawn as they come near the window
+    assert "data-error" not in done.stdout
+    assert done.stdout.count('class="marks"') == page.count('class="chart"')
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
 
 
 def test_hostile_label_is_text_in_every_section(page: str, cohort: Cohort) -> None:

@@ -138,5 +138,6 @@ def _y(y: Axis, shown: Limits) -> alt.Y:
     if shown.strip is not None:
         ticks, words = [shown.strip, *ticks], ["0" if shown.is_log else "−∞", *words]
     found = f"{json.dumps(words)}[indexof({json.dumps(ticks)}, datum.value)]"
-    scale = alt.Scale(type="log" if shown.is_log else "linear", nice=False, zero=False, domain=[shown.low, shown.high])
+    kind = {"type": "log"} if shown.is_log else {"type": "linear", "zero": False}
+    scale = alt.Scale(nice=False, domain=[shown.low, shown.high], **kind)
     return alt.Y("median:Q", title=y.label, scale=scale, axis=alt.Axis(values=ticks, labelExpr=found))
