@@ -23,7 +23,18 @@ SETS = {
 """PyTorch's name of a set, the least first -> values of `SWITCHES`."""
 
 NUMERICAL = (
-    "tests/analysis",
+    "tests/analysis/test_decay_law.py",
+    "tests/analysis/test_gaussian_products.py",
+    "tests/analysis/test_growth.py",
+    "tests/analysis/test_precision_horizon.py",
+    "tests/analysis/test_quantities.py",
+    "tests/analysis/test_random_tanh_spectrum.py",
+    "tests/analysis/test_ring_initialization.py",
+    "tests/analysis/test_solving.py",
+    "tests/analysis/test_spectra.py",
+    "tests/analysis/test_tables.py",
+    "tests/analysis/test_theory_lines.py",
+    "tests/analysis/test_two_ends.py",
     "tests/cells",
     "tests/kernels",
     "tests/measurements",

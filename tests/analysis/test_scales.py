@@ -12,7 +12,7 @@ import pytest
 from gradhorizon.analysis.drawing.scales import MIN_GAP, RateScale, horizon_ticks, label, length_ticks, rate_scale
 from gradhorizon.analysis.figures import sequence_length_scaling
 from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
-from gradhorizon.analysis.report.charts import scaling_panels
+from gradhorizon.analysis.report.charts.sequence_length_scaling import panels as scaling_panels
 from tests.synthetic_runs import SyntheticRun, exponential
 
 

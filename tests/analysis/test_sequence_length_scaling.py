@@ -11,7 +11,7 @@ import pytest
 from gradhorizon.analysis.drawing.appearance import panels, styled
 from gradhorizon.analysis.figures.sequence_length_scaling import draw, plot, summarise
 from gradhorizon.analysis.reading.cohort import Cohort, read_cohort
-from gradhorizon.analysis.report.charts import scaling_panels
+from gradhorizon.analysis.report.charts.sequence_length_scaling import panels as scaling_panels
 from tests.synthetic_runs import SyntheticRun, exponential
 
 

@@ -18,7 +18,7 @@ from gradhorizon.analysis.reading import provenance
 from gradhorizon.analysis.reading.cohort import Cohort, open_lines
 from gradhorizon.analysis.report import report
 from gradhorizon.analysis.report.findings import findings
-from gradhorizon.records.tables import AbsentTableError
+from gradhorizon.records.tables import AbsentTableError, RecordsError
 
 TABLES = ("metrics", "input_gradients", "parameter_gradients")
 """What every run measures unless it is told otherwise; a member without one of them is named."""
@@ -68,7 +68,10 @@ def _figures(cohort: Cohort, out: Path, names: Sequence[str], is_asked: bool) ->
     paths: list[Path] = []
     for name in names:
         with nullcontext() if is_asked else suppress(AbsentTableError):  # which `command_line` says once, for all
-            paths += figures.found()[name].write(cohort, out)
+            drawn = figures.found()[name].write(cohort, out)
+            if is_asked and not drawn:
+                raise RecordsError(f"`{name}` has nothing to draw: no number, or nothing that another figure lacks")
+            paths += drawn
     return paths
 
 

@@ -12,6 +12,9 @@ import pandas as pd
 MIN_GAP = 0.085
 """Between two labels, as a fraction of the axis: of the lowest panel, one and a third of a line."""
 _WIDEST_GAP = 0.1
+_MOST_TICKS = 7
+LOWEST_DRAWN = 1e-12
+"""Norms below leave the panel: an axis down to 1e-300 would hide what happens around the horizon."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,18 @@ def length_ticks(lengths: Sequence[int]) -> list[int]:
         if math.log(kept[-1] / length) >= least:
             kept.append(length)
     return kept[::-1]
+
+
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """At most seven powers of ten between `low` and `high`, evenly spaced, 1 among them where it is inside.
+
+    Example:
+        >>> powers_of_ten(1e-12, 10.0)
+        [1e-12, 1e-10, 1e-08, 1e-06, 0.0001, 0.01, 1.0]
+    """
+    powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
+    every = math.ceil(len(powers) / _MOST_TICKS)
+    return [float(f"1e{power}") for power in powers if power % every == 0]
 
 
 def label(value: float) -> str:

@@ -167,7 +167,7 @@ def theory_profiles(table: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
     """
     columns = ["series", "task", "seq_len", "lag"]
     at_init = table[table["stage"] == STAGES[0]].groupby(CELL)
-    lines = {key: _common(members) for key, members in cohort.members.groupby(CELL)}
+    lines = {key: common_line(members) for key, members in cohort.members.groupby(CELL)}
     parts = [
         group[columns].assign(expected=line.profile(group["lag"].to_numpy(float)), assumption=line.assumption)
         for key, group in at_init
@@ -176,8 +176,16 @@ def theory_profiles(table: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*columns, "expected", "assumption"])
 
 
-def _common(members: pd.DataFrame) -> TheoryLine | None:
+def common_line(
+    members: pd.DataFrame, line: Callable[[Mapping[str, Any]], TheoryLine | None] | None = None
+) -> TheoryLine | None:
+    """The line of members whose runs all have one and the same model and depth.
+
+    Args:
+        members: rows of `Cohort.members`.
+        line: configuration -> theory; `theory_line` if None.
+    """
     folders = dict.fromkeys(Path(folder).parent for folder in members["folder"])
     configs = [configuration(folder) for folder in folders]
     nodes = [(config.get("num_layers", 1), config.get("model")) for config in configs]
-    return theory_line(configs[0]) if all(node == nodes[0] for node in nodes) else None
+    return (line or theory_line)(configs[0]) if all(node == nodes[0] for node in nodes) else None

@@ -1,6 +1,7 @@
 """One figure a module: `summarise` a table over seeds, `plot` a panel, `draw` a figure, `write` the files.
 
-A figure is found by its place: a module here with ``TABLES``, what it reads, and ``write(cohort, out)``.
+A figure is found by its place: a module here with ``TABLES``, what it reads, ``SECTIONS``, its places in the report,
+and ``write(cohort, out)``. Most declare a `gradhorizon.analysis.quantities.declared.Quantity`, the rest follows.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from gradhorizon.analysis.drawing import appearance
 from gradhorizon.analysis.drawing.markdown import noted_table
 from gradhorizon.analysis.drawing.saving import origin, save_table, save_text
 from gradhorizon.analysis.figures.gradient_profile import left_out
+from gradhorizon.analysis.quantities.declared import Axis, Quantity
 from gradhorizon.analysis.reading.cohort import CELL, MEMBER, Cohort, records
 from gradhorizon.analysis.statistics import growth
 from gradhorizon.analysis.statistics.growth import MIN_SEEDS
@@ -39,27 +39,26 @@ CURVE = [*CELL, *SETTING, "quantity"]
 _MIB = 2**20
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """What is drawn and fitted.
-
-    Attributes:
-        column: of the table ``cost``.
-        label: what it is, with its unit.
-        scale: units of the column per unit drawn.
-    """
-
-    column: str
-    label: str
-    scale: float = 1.0
-
-
 QUANTITIES = {
     # Other programs on the machine only ever add to a time: the least of the rounds has the least of them in it.
-    "time": Quantity("step_time_low_s", "time of a training step [s]"),
-    "saved": Quantity("saved_for_backward_bytes", "saved for the backward pass [MiB]", _MIB),
-    "peak": Quantity("peak_allocated_bytes", "peak allocation of a step [MiB]", _MIB),
+    "time": Axis("step_time_low_s", "time of a training step [s]", "log"),
+    "saved": Axis("saved_for_backward_bytes", "saved for the backward pass [MiB]", "log", _MIB),
+    "peak": Axis("peak_allocated_bytes", "peak allocation of a step [MiB]", "log", _MIB),
 }
+SECTIONS = (
+    Quantity(
+        number=90,
+        title="Cost of a training step",
+        note="Forward, loss, backward, clipping and optimizer against the steps fed, up to the task's own input "
+        "length; of the time, each seed's least of its rounds.",
+        stem="cost",
+        table="cost",
+        x=Axis("input_len_fed", "steps fed n [steps]", "log"),
+        ys=tuple(QUANTITIES.values()),
+        facets=(("program", str),),
+        keep=lambda rows: rows.assign(program=[program(row) for row in records(rows)]),
+    ),
+)
 HEADER = ("model", "task", "T", "program", "quantity", "exponent", "interval", "range of the seeds", "at N",
           "steps fed", "seeds")  # fmt: skip
 _SLOPES = {1: (0, (6, 2)), 2: (0, (2, 2))}
@@ -79,7 +78,7 @@ def measured(cohort: Cohort) -> pd.DataFrame:
     rows = rows[rows["step"] == rows.groupby(MEMBER)["step"].transform("min")]
     keys = [*dict.fromkeys([*CELL, *SETTING, *MEMBER])]
     parts = [
-        rows[keys].assign(quantity=name, n=rows["input_len_fed"], value=rows[own.column].astype(float) / own.scale)
+        rows[keys].assign(quantity=name, n=rows["input_len_fed"], value=rows[own.column].astype(float) / own.per_unit)
         for name, own in QUANTITIES.items()
     ]
     return pd.concat(parts, ignore_index=True).dropna(subset="value")

@@ -5,7 +5,6 @@ One figure per task: a column per length, a row per moment; logarithmic, so that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,7 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from gradhorizon.analysis.drawing import appearance
+from gradhorizon.analysis.drawing.scales import LOWEST_DRAWN, powers_of_ten
 from gradhorizon.analysis.drawing.theory_lines import theory_profiles
+from gradhorizon.analysis.quantities.declared import Section
 from gradhorizon.analysis.reading.cohort import CELL, MEMBER, Cohort
 from gradhorizon.analysis.reading.profiles import over_lag
 from gradhorizon.analysis.reading.stages import STAGES, staged
@@ -26,11 +27,15 @@ from gradhorizon.analysis.statistics.growth import HORIZON_LEVEL, MIN_SEEDS, med
 from gradhorizon.records.read_ends import NAME
 
 TABLES = ("input_gradients",)
-MOST_TICKS = 7
+SECTIONS = (
+    Section(
+        1,
+        "How far back the gradient reaches",
+        "Relative input gradient against lag; dotted: the horizon level 1/1000.",
+    ),
+)
 MOST_LISTED = 40
 SMALLEST_DRAWABLE = 1e-320
-LOWEST_DRAWN = 1e-12
-"""Norms below leave the panel: an axis down to 1e-300 would hide what happens around the horizon."""
 
 
 @lru_cache(maxsize=1)
@@ -135,18 +140,6 @@ def limit(table: pd.DataFrame, ax: Axes) -> None:
     ax.minorticks_off()
 
 
-def powers_of_ten(low: float, high: float) -> list[float]:
-    """At most seven powers of ten between `low` and `high`, evenly spaced, 1 among them where it is inside.
-
-    Example:
-        >>> powers_of_ten(1e-12, 10.0)
-        [1e-12, 1e-10, 1e-08, 1e-06, 0.0001, 0.01, 1.0]
-    """
-    powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-    every = math.ceil(len(powers) / MOST_TICKS)
-    return [float(f"1e{power}") for power in powers if power % every == 0]
-
-
 def draw(table: pd.DataFrame, footnote: str) -> Figure:
     """One task's figure.
 
@@ -228,13 +221,15 @@ def _legend(table: pd.DataFrame) -> str:
     return text + cut + dashed + two_ends
 
 
-def left_out(cohort: Cohort, task: str, seq_len: int | None = None) -> str:
+def left_out(
+    cohort: Cohort, task: str, seq_len: int | None = None, diverged: str = "Diverged, so without an end"
+) -> str:
     """Sentences that list the members of `task` (at one length, if given) that have no end, empty if all have one.
 
-    Of more than `MOST_LISTED`, the others are counted.
+    Of more than `MOST_LISTED`, the others are counted. What becomes of those that diverged is said in `diverged`.
     """
     parts = []
-    for words, everywhere in (("Diverged, so without an end", cohort.diverged), ("Unfinished", cohort.unfinished)):
+    for words, everywhere in ((diverged, cohort.diverged), ("Unfinished", cohort.unfinished)):
         members = everywhere[everywhere["task"] == task]
         members = members if seq_len is None else members[members["seq_len"] == seq_len]
         if len(members):

@@ -23,6 +23,7 @@ from gradhorizon.analysis.drawing import appearance
 from gradhorizon.analysis.drawing.contrast import DAY_BAND
 from gradhorizon.analysis.drawing.scales import horizon_limits, horizon_ticks, label, length_ticks, rate_scale
 from gradhorizon.analysis.figures.gradient_profile import left_out, seed_profiles
+from gradhorizon.analysis.quantities.declared import Section
 from gradhorizon.analysis.reading.cohort import CELL, MEMBER, Cohort
 from gradhorizon.analysis.reading.stages import STAGES
 from gradhorizon.analysis.statistics import growth
@@ -30,6 +31,13 @@ from gradhorizon.analysis.statistics.decay_law import columns, decay_law
 from gradhorizon.analysis.statistics.growth import MIN_SEEDS
 
 TABLES = ("input_gradients",)
+SECTIONS = (
+    Section(
+        2,
+        "Reach against sequence length",
+        "Dashed: horizon = N; arrow: beyond the longest lag (hollow: the point too). Shaded: stable. −∞: table alone.",
+    ),
+)
 QUANTITIES = ("rate", "horizon")
 _FOLDED = (
     " Bidirectional networks: distance to the nearest read end, at most half as long, so that their stable rates are "

@@ -18,11 +18,19 @@ from matplotlib.ticker import NullFormatter
 
 from gradhorizon.analysis.drawing import appearance
 from gradhorizon.analysis.figures.gradient_profile import left_out
+from gradhorizon.analysis.quantities.declared import Section
 from gradhorizon.analysis.reading.cohort import CELL, MEMBER, Cohort, member_names, records
 from gradhorizon.analysis.reading.provenance import solved_levels
 from gradhorizon.analysis.statistics.growth import MIN_SEEDS
 
 TABLES = ("metrics", "parameter_gradients")
+SECTIONS = (
+    Section(
+        3,
+        "Training",
+        "Dotted: chance; dashed: solved level; dash-dotted: clipping threshold. A solved member keeps its last values.",
+    ),
+)
 PANELS = {
     "loss": "validation loss",
     "accuracy": "validation accuracy [–]",

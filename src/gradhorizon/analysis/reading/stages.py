@@ -23,6 +23,15 @@ def staged(cohort: Cohort, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([init.assign(stage=STAGES[0]), _end(cohort, rows).assign(stage=STAGES[1])], ignore_index=True)
 
 
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose column ``stage`` sorts by time.
+
+    Args:
+        table: with it.
+    """
+    return table.assign(stage=pd.Categorical(table["stage"], STAGES, ordered=True))
+
+
 def _end(cohort: Cohort, rows: pd.DataFrame) -> pd.DataFrame:
     diverged = pd.MultiIndex.from_frame(
         pd.concat([cohort.diverged[MEMBER], rows.loc[rows["phase"] == "diverged", MEMBER]])

@@ -61,6 +61,15 @@ def thinned_curves(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return _thinned(rows, "step", "steps", "first step at the solved level", _marks_of_curve)
 
 
+def thinned_points(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Rows that are drawn of a declared quantity, and words for what is left out; all of them and none where few.
+
+    Args:
+        rows: of `gradhorizon.analysis.quantities.over_seeds.summarise`, of one panel.
+    """
+    return _thinned(rows, "x", "places", "zeros and infinities", _marks_of_points)
+
+
 def _thinned(
     rows: pd.DataFrame, x: str, noun: str, marks: str, own: Callable[[pd.DataFrame], np.ndarray]
 ) -> tuple[pd.DataFrame, str]:
@@ -98,6 +107,13 @@ def _marks_of_profile(curve: pd.DataFrame) -> np.ndarray:
 def _marks_of_curve(curve: pd.DataFrame) -> np.ndarray:
     level = curve["solved_level"].to_numpy(float)
     return np.concatenate([_edges(curve["median"].to_numpy(float) == 0), _edges(curve["median"].to_numpy() >= level)])
+
+
+def _marks_of_points(curve: pd.DataFrame) -> np.ndarray:
+    values = curve["median"].to_numpy(float)
+    return np.concatenate(
+        [_edges(values == 0), _edges(np.isinf(values)), _edges(curve["median_is_censored"].to_numpy())]
+    )
 
 
 def _edges(holds: np.ndarray) -> np.ndarray:

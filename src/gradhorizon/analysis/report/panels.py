@@ -15,7 +15,7 @@ import pandas as pd
 
 from gradhorizon.analysis.drawing.appearance import INK, QUIET
 from gradhorizon.analysis.drawing.contrast import DAY_BAND, WHITE, readable
-from gradhorizon.analysis.figures.gradient_profile import powers_of_ten
+from gradhorizon.analysis.drawing.scales import powers_of_ten
 
 GRID = "#eceff3"
 MAX_POINTS = 64

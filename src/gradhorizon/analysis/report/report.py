@@ -1,4 +1,4 @@
-"""One self-contained, interactive HTML page: what was found, verdicts, profiles, scaling, curves, provenance.
+"""One self-contained, interactive HTML page: what was found, verdicts, a section per figure that is found, provenance.
 
 Opens from a file, with no network; unfinished members
 and absent measurements do not stop it: it lists them.
@@ -7,23 +7,27 @@ and absent measurements do not stop it: it lists them.
 from __future__ import annotations
 
 import json
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from html import escape
 from itertools import groupby
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import vl_convert
 
-from gradhorizon.analysis import verdicts
+from gradhorizon.analysis import figures, verdicts
 from gradhorizon.analysis.drawing.appearance import MOST_NAMED
 from gradhorizon.analysis.drawing.saving import origin, save_text
-from gradhorizon.analysis.figures import gradient_profile, sequence_length_scaling, training_curves
+from gradhorizon.analysis.figures import gradient_profile
+from gradhorizon.analysis.quantities.charts import panels
+from gradhorizon.analysis.quantities.declared import Quantity, Section
+from gradhorizon.analysis.quantities.over_seeds import summarise
 from gradhorizon.analysis.reading import provenance
 from gradhorizon.analysis.reading.cohort import Cohort, records
-from gradhorizon.analysis.report.charts import curve_panels, profile_panels, scaling_panels
+from gradhorizon.analysis.report import charts
 from gradhorizon.analysis.report.findings import findings
 from gradhorizon.analysis.report.groups import packed
 from gradhorizon.analysis.report.night import dark_charts, swatch
@@ -38,23 +42,7 @@ LONG_CHARACTERS = 60
 """Of a label that has to be broken into lines."""
 MOST_PANELS = 60
 """Charts that a browser draws and holds at once."""
-_SECTIONS = (
-    (
-        "How far back the gradient reaches",
-        "Relative input gradient against lag; dotted: the horizon level 1/1000.",
-        profile_panels,
-    ),
-    (
-        "Reach against sequence length",
-        "Dashed: horizon = N; arrow: beyond the longest lag (hollow: the point too). Shaded: stable. −∞: table alone.",
-        scaling_panels,
-    ),
-    (
-        "Training",
-        "Dotted: chance; dashed: solved level; dash-dotted: clipping threshold. A solved member keeps its last values.",
-        curve_panels,
-    ),
-)
+Made = TypeVar("Made")
 
 
 def html(cohort: Cohort) -> str:
@@ -64,14 +52,10 @@ def html(cohort: Cohort) -> str:
         cohort: what is reported.
     """
     table = verdicts.summarise(cohort)
-    modules = (gradient_profile, sequence_length_scaling, training_curves)
-    summaries = [_summary(module, cohort) for module in modules]
-    sections = [
-        [] if summary is None else list(panels(summary))
-        for (_, _, panels), summary in zip(_SECTIONS, summaries, strict=True)
-    ]
-    sketches = {} if summaries[0] is None else sparklines(summaries[0])
-    specs = [panel.spec for section in sections for panel in section]
+    sections = _sections(cohort)
+    profiles = _unless_absent(lambda: gradient_profile.summarise(cohort))
+    sketches = {} if profiles is None else sparklines(profiles)
+    specs = [panel.spec for _, drawn in sections for panel in drawn]
     is_large = len(cohort.look) > MOST_NAMED or len(specs) > MOST_PANELS
     parts = {
         "coverage": growth.spoken_coverage([growth.MIN_SEEDS]),
@@ -83,7 +67,7 @@ def html(cohort: Cohort) -> str:
         "findings": "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(table, provenance.unseen(cohort))),
         "chips": _chips(cohort.look),
         "verdicts": verdict_tables(table, cohort.look, sketches),
-        "sections": _sections(sections, is_large),
+        "sections": _blocks(sections, is_large),
         "absent": absent(cohort),
         "provenance": origins(cohort),
         "drawn_from": f" {escape(origin(cohort.digest))}",
@@ -91,12 +75,27 @@ def html(cohort: Cohort) -> str:
     return Template(_file("page.html")).substitute(parts)
 
 
-def _summary(module: Any, cohort: Cohort) -> pd.DataFrame | None:
+def _sections(cohort: Cohort) -> list[tuple[Section, list[Panel]]]:
+    """Every section of every figure that is found, in order, and its charts: none where nothing was recorded."""
+    found = [
+        (section, _unless_absent(partial(_charts, name, module, section, cohort)) or [])
+        for name, module in figures.found().items()
+        for section in module.SECTIONS
+    ]
+    return sorted(found, key=lambda one: one[0].number)
+
+
+def _charts(name: str, module: Any, section: Section, cohort: Cohort) -> list[Panel]:
+    if isinstance(section, Quantity):
+        return list(panels(section, summarise(section, cohort)))
+    return list(charts.found()[name].panels(module.summarise(cohort)))
+
+
+def _unless_absent(made: Callable[[], Made]) -> Made | None:
     try:
-        found: pd.DataFrame = module.summarise(cohort)
-    except AbsentTableError:  # `_absent` says so
+        return made()
+    except AbsentTableError:  # `absent` says so
         return None
-    return found
 
 
 def _file(name: str) -> str:
@@ -137,13 +136,13 @@ def _chip(row: dict[str, Any]) -> str:
     )
 
 
-def _sections(sections: list[list[Panel]], is_large: bool) -> str:
+def _blocks(sections: list[tuple[Section, list[Panel]]], is_large: bool) -> str:
     number = 0
     blocks = []
-    for (title, note, _), panels in zip(_SECTIONS, sections, strict=True):
-        said = f"{note} {_split(panels)}".strip() if is_large else note
-        blocks.append(f'<h2>{title}</h2><p class="note">{said}</p>' if panels else "")
-        for heading, group in groupby(panels, key=lambda panel: panel.heading):
+    for section, drawn in sections:
+        said = f"{section.note} {_split(drawn)}".strip() if is_large else section.note
+        blocks.append(f'<h2>{escape(section.title)}</h2><p class="note">{escape(said)}</p>' if drawn else "")
+        for heading, group in groupby(drawn, key=lambda panel: panel.heading):
             figures = [_figure(panel, number + index) for index, panel in enumerate(group)]
             number += len(figures)
             blocks.append(f'<h3>{escape(heading)}</h3><div class="charts">{"".join(figures)}</div>')

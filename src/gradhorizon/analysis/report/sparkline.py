@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from gradhorizon.analysis.figures.gradient_profile import LOWEST_DRAWN
+from gradhorizon.analysis.drawing.scales import LOWEST_DRAWN
 from gradhorizon.analysis.reading.cohort import CELL
 from gradhorizon.analysis.report.panels import thinned
 
