@@ -22,7 +22,7 @@ REPORT := $(VENV)/bin/gradhorizon-report
 PYTEST_ARGS ?= -n 2 --dist loadfile
 COVERED ?= src
 # Rooms that compute with torch alone, whose lowest version is the pinned one.
-OF_TORCH_ALONE := cells kernels theory user_modules
+OF_TORCH_ALONE := cells kernels measurements theory user_modules
 
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 PYTHON_CHECK := import sys; sys.version_info >= (3, 11) or sys.exit(1)
