@@ -15,10 +15,22 @@ from matplotlib.figure import Figure
 
 from gradhorizon.analysis.drawing import appearance
 from gradhorizon.analysis.figures.gradient_profile import left_out
+from gradhorizon.analysis.quantities.declared import LAG, Axis, Quantity
 from gradhorizon.analysis.reading.cohort import CELL, Cohort
 from gradhorizon.analysis.reading.stages import STAGES, staged
 
 TABLES = ("state_dimension",)
+SECTIONS = (
+    Quantity(
+        number=90,
+        title="Dimension of the states",
+        note="Participation ratio of the covariance of each layer's full state over probe samples.",
+        stem="state_dimension",
+        table="state_dimension",
+        x=LAG,
+        ys=(Axis("participation_ratio", "participation ratio D [–]"),),
+    ),
+)
 
 
 @lru_cache(maxsize=1)
