@@ -138,7 +138,7 @@ def _measure(run: Path, seeds: Sequence[int]) -> Iterator[tuple[str, Thunk]]:
             continue
         member = FinishedMember(run, seed, finished.run)
         yield f"seed {seed}", partial(_kept, member)
-        network = Member(0, finished.parts.build_network).network
+        network = Member(0, finished.setup.build_network).network
         for checkpoint in _quietly(member.checkpoints) or ():
             yield f"seed {seed}, {checkpoint.path.name}", partial(_restored, checkpoint, network)
 
