@@ -24,7 +24,7 @@ SECTIONS = (
     Quantity(
         number=90,
         title="Dimension of the states",
-        note="Participation ratio of the covariance of each layer's full state over probe samples.",
+        note="The state dimension is the participation ratio of the covariance of each layer's full state over probe samples.",
         stem="state_dimension",
         table="state_dimension",
         x=LAG,
