@@ -24,7 +24,7 @@ SECTIONS = (
     Quantity(
         number=90,
         title="Dimension of the states",
-        note="The state dimension is the participation ratio of the covariance of each layer's full state over probe samples.",
+        note="The state dimension: participation ratio of the covariance of a layer's full state over samples.",
         stem="state_dimension",
         table="state_dimension",
         x=LAG,
