@@ -73,11 +73,19 @@ STEPS = {0: "init", 7: "train", 1000: "last"}
 PLACES = (1, 2, 5)
 
 
+def kinds_of(quantity: Quantity) -> list[tuple[dict[str, Any], str | None]]:
+    """As in `FACETS`; of a table that is not there, two names for each column that has panels of its own."""
+    if quantity.table in FACETS:
+        return FACETS[quantity.table]
+    names = [{column: f"{column}_{which}" for column, _ in quantity.facets} for which in ("one", "other")]
+    words = [" · ".join(say(facet[column]) for column, say in quantity.facets) for facet in names]
+    return list(zip(names, words, strict=True)) if quantity.facets else [({}, "")]
+
+
 def rows_of(quantity: Quantity, values: np.random.Generator) -> pd.DataFrame:
     """One member's rows of a quantity's table, with a value for each facet, step and place."""
     rows = []
-    kinds = FACETS.get(quantity.table, [({}, "")])
-    for (facet, _), (step, phase) in itertools.product(kinds, STEPS.items()):
+    for (facet, _), (step, phase) in itertools.product(kinds_of(quantity), STEPS.items()):
         for place in PLACES if quantity.is_staged else (0,):
             own = {"step": step, "phase": phase, **facet}
             own |= {quantity.x.column: place} if quantity.is_staged else {}
@@ -89,10 +97,15 @@ def rows_of(quantity: Quantity, values: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def is_plain(quantity: Quantity) -> bool:
+    """Whether the rows that are drawn are those of the table, or those that `FACETS` says."""
+    return quantity.rows is None and (quantity.keep is None or quantity.table in FACETS)
+
+
 def twin(quantity: Quantity, members: Sequence[pd.DataFrame]) -> dict[tuple[str, str, str, int], tuple[float, ...]]:
     """(axis, facet, stage, place) -> median, low, high: by loops over what was recorded."""
     found: dict[tuple[str, str, str, int], list[float]] = {}
-    for rows, (facet, words) in itertools.product(members, FACETS.get(quantity.table, [({}, "")])):
+    for rows, (facet, words) in itertools.product(members, kinds_of(quantity)):
         if words is None:
             continue
         for row, y in itertools.product(rows.to_dict("records"), quantity.ys):
@@ -125,7 +138,7 @@ def summary(quantity: Quantity, root: Path, members: Sequence[pd.DataFrame], **s
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2, 5])
-@pytest.mark.parametrize("stem", [stem for stem, one in QUANTITIES.items() if one.rows is None])
+@pytest.mark.parametrize("stem", [stem for stem, one in QUANTITIES.items() if is_plain(one)])
 def test_summary_is_what_loops_over_the_seeds_find(stem: str, num_seeds: int, tmp_path: Path) -> None:
     quantity = QUANTITIES[stem]
     members = [rows_of(quantity, np.random.default_rng([seed, num_seeds])) for seed in range(num_seeds)]

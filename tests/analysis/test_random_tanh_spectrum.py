@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.random_tanh_spectrum.figure import main, mean_spectra, summarise
+from experiments.random_tanh_spectrum.figure import mean_spectra, summarise
 from gradhorizon.analysis.reading.cohort import read_cohort
 from gradhorizon.measurements.autonomous_spectrum import AutonomousSpectrum
 from gradhorizon.records.tables import RecordsError
@@ -68,10 +68,3 @@ def test_whole_spectra_are_means_at_each_rank_of_the_gains_that_are_drawn(tmp_pa
     table = mean_spectra(read_cohort([tmp_path]), gains=(1.5,))
     assert table[["gain", "rank", "fraction"]].to_numpy().tolist() == [[1.5, 1, 0.5], [1.5, 2, 1.0]]
     assert table["value"].tolist() == pytest.approx([-1.0, -2.0])
-
-
-@pytest.mark.slow
-def test_program_draws_its_figure(tmp_path: Path) -> None:
-    _write(tmp_path, 1.5, [-1.0, -2.0])
-    main([str(tmp_path), "--out", str(tmp_path / "figures")])
-    assert (tmp_path / "figures" / "random_tanh_spectrum.png").is_file()

@@ -205,6 +205,7 @@ class _Surroundings:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
+        """All of it as it was, inside; as it is now, afterwards."""
         autocast = torch.autocast(self.device_type, self.autocast_dtype, self.is_autocast)
         with torch.random.fork_rng(self.devices), autocast, _cudnn(self.has_cudnn):
             torch.set_rng_state(self.cpu_state)

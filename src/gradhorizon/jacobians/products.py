@@ -90,19 +90,23 @@ class _ScaledMatrix:
 
     @classmethod
     def identity(cls, like: Tensor) -> _ScaledMatrix:
+        """I for each sample, of the size, dtype and device of `like`, shape (B, S, S)."""
         eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
         return cls(eye.expand(len(like), -1, -1), like.new_zeros(len(like)))
 
     @classmethod
     def normalized(cls, matrix: Tensor, log_scale: Tensor) -> _ScaledMatrix:
+        """exp(log_scale) · matrix, with the largest entry of each sample moved into the scale."""
         largest = _positive(matrix.abs().amax(dim=(1, 2)))
         return cls(matrix / largest[:, None, None], log_scale + largest.log())
 
     def times(self, right: Tensor) -> _ScaledMatrix:
+        """The product with `right`, shape (B, S, S), on the right."""
         scaled = self.normalized(right, self.log_scale)
         return self.normalized(self.matrix @ scaled.matrix, scaled.log_scale)
 
     def log_norm(self, order: int | str) -> Tensor:
+        """Ln of a matrix norm, shape (B,); the Frobenius norm is divided by √S."""
         divisor = math.sqrt(self.matrix.shape[1]) if order == "fro" else 1.0
         norm: Tensor = torch.linalg.matrix_norm(self.matrix, ord=order)
         return (norm / divisor).log() + self.log_scale
@@ -119,6 +123,7 @@ class _Inverse:
 
     @classmethod
     def of(cls, jacobian: Tensor, is_finite: Tensor) -> _Inverse:
+        """The inverse of each sample's J, shape (B, S, S); of I where J is not finite or singular to rounding."""
         # A saturated unit scales its whole row: equilibrated, it costs no digits and is not taken for a singular J.
         eye = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=jacobian.device).expand_as(jacobian)
         jacobian = _where(is_finite, jacobian, eye)
@@ -133,6 +138,7 @@ class _Inverse:
         return cls(columns, _where(is_singular, eye, inverse), rows, is_singular)
 
     def times(self, other: _ScaledMatrix) -> _ScaledMatrix:
+        """J⁻¹ times `other`."""
         other = _divided_rows(other, self.rows)
         return _divided_rows(_ScaledMatrix.normalized(self.equilibrated @ other.matrix, other.log_scale), self.columns)
 

@@ -166,9 +166,11 @@ class _Training:
         self.is_mixed = program.precision == "bf16-mixed"
 
     def placed(self, batch: Batch) -> Batch:
+        """A batch on the device of the network, in its dtype."""
         return batch.to(self.device, self.dtype)
 
     def step(self, batch: Batch) -> None:
+        """One whole training step, ended when the device has ended it."""
         with self._autocast():
             self._move(self._loss(batch))
         self._synchronize()

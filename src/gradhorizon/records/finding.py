@@ -132,6 +132,7 @@ class _Search:
         self._reached = [Path(os.path.realpath(root)) for root in roots]
 
     def add(self, root: Path) -> None:
+        """Look at a root and all below it, each folder once."""
         waiting = [(root, os.path.realpath(root), 0)]
         while waiting:
             folder, real, depth = waiting.pop()
