@@ -16,6 +16,7 @@ import pytest
 
 import gradhorizon
 from gradhorizon.records.tables import LEAD_COLUMNS, RecordsError
+from tests.analysis.recorded import record
 from tests.synthetic_runs import INPUT_GRADIENTS, SyntheticRun, exponential
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +65,15 @@ def test_horizons_are_those_of_the_closed_form(tmp_path: Path) -> None:
     trained = horizons[horizons["step"] > 0]
     assert set(trained["horizon_steps"]) == {math.floor(math.log(1000) / 0.2) + 1}
     assert set(trained["step"]) == {400, 600, 1000}
+
+
+def test_steps_after_the_probed_one_are_no_lag_of_the_horizon(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"lag": [3, 0, -2, 1, -1, 2], "step": 0, "phase": "init"})
+    rows["relative_gradient_norm_median"] = [1e-6, 1.0, 1e-9, 1e-2, 1e-9, 1e-4]
+    record(SyntheticRun(outcomes=(None,), tables=()), tmp_path, "input_gradients", [rows])
+    horizons = gradhorizon.read(tmp_path).horizons()
+    assert horizons["horizon_steps"].tolist() == [2]
+    assert horizons["growth_rate_nats_per_step"].tolist() == pytest.approx([-2 * math.log(10)], rel=1e-12)
 
 
 def test_another_level_gives_another_horizon(tmp_path: Path) -> None:
