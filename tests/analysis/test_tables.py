@@ -69,11 +69,13 @@ def test_horizons_are_those_of_the_closed_form(tmp_path: Path) -> None:
 
 def test_steps_after_the_probed_one_are_no_lag_of_the_horizon(tmp_path: Path) -> None:
     rows = pd.DataFrame({"lag": [3, 0, -2, 1, -1, 2], "step": 0, "phase": "init"})
-    rows["relative_gradient_norm_median"] = [1e-6, 1.0, 1e-9, 1e-2, 1e-9, 1e-4]
-    record(SyntheticRun(outcomes=(None,), tables=()), tmp_path, "input_gradients", [rows])
+    known = rows.assign(relative_gradient_norm_median=[1e-6, 1.0, 1e-9, 1e-2, 1e-9, 1e-4])
+    unknown = rows.assign(relative_gradient_norm_median=[math.nan, math.nan, 1e-9, math.nan, 1e-9, math.nan])
+    record(SyntheticRun(outcomes=(None, None), tables=()), tmp_path, "input_gradients", [known, unknown])
     horizons = gradhorizon.read(tmp_path).horizons()
-    assert horizons["horizon_steps"].tolist() == [2]
-    assert horizons["growth_rate_nats_per_step"].tolist() == pytest.approx([-2 * math.log(10)], rel=1e-12)
+    assert horizons["horizon_steps"].tolist() == pytest.approx([2, math.nan], nan_ok=True)
+    assert not horizons["is_censored"].any()
+    assert horizons["growth_rate_nats_per_step"][0] == pytest.approx(-2 * math.log(10), rel=1e-12)
 
 
 def test_another_level_gives_another_horizon(tmp_path: Path) -> None:
