@@ -32,7 +32,7 @@ from tests.runs_on_disk import TINY, composed, run
 from tests.synthetic_runs import SyntheticRun
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = int(os.environ.get("GRADHORIZON_FUZZ_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("GRADHORIZON_FUZZ_EXAMPLES", "100"))
 SHORT = ("num_steps=4", "val_every_steps=2", "num_seeds=1", "~measurement.gates")
 
 # --- compositions
