@@ -30,6 +30,7 @@ from tests.machine.test_stopping import stopped
 from tests.runs.test_locks import leave
 from tests.runs_on_disk import run
 from tests.status_runs import SHEET
+from tests.synthetic_runs import SyntheticRun
 
 SHORT = ("num_seeds=1", "num_steps=2", "val_every_steps=1", "trainer.checkpoint_every_s=0")
 
@@ -282,7 +283,7 @@ def test_a_member_that_was_moved_out_of_a_run_still_counts(tmp_path: Path) -> No
     assert [member.seed for member in read_run(folder, 0.0).members] in ([0, 2], [0, 1, 2])
 
 
-def _end(folder: Path, seed: int, rounds: int, has_locks: bool) -> None:
+def _end(folder: Path, description: dict[str, Any], seed: int, rounds: int, has_locks: bool) -> None:
     if not has_locks:
         FileLock._acquire = _refuse  # type: ignore[method-assign, assignment]
     for number in range(rounds):
@@ -290,7 +291,7 @@ def _end(folder: Path, seed: int, rounds: int, has_locks: bool) -> None:
         (own / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
         sheet = {"seed": seed, "status": "finished", "outcome": "solved", "outcome_step": 1, "step": 1, "launch": {}}
         write_json(sheet, own / f"seed-{seed}" / "member.json")
-        summarize(own, {"run": "a"}, "finished", [seed])
+        summarize(own, description, "finished", [seed])
 
 
 def _refuse(*_: object) -> None:
@@ -298,9 +299,14 @@ def _refuse(*_: object) -> None:
 
 
 @pytest.mark.parametrize("has_locks", [True, False])
-def test_launches_that_end_at_the_same_time_leave_a_sheet_that_tells_of_all(tmp_path: Path, has_locks: bool) -> None:
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "damaged"])
+def test_launches_that_end_at_the_same_time_leave_a_sheet_that_tells_of_all(
+    tmp_path: Path, is_whole: bool, has_locks: bool
+) -> None:
+    # A sheet that lacks what it must have is set aside by whoever comes next, and written anew.
+    description = {**(SyntheticRun()._run_json() if is_whole else {}), "run": "a"}
     context, rounds = multiprocessing.get_context("fork"), 15
-    ending = [context.Process(target=_end, args=(tmp_path, seed, rounds, has_locks)) for seed in range(3)]
+    ending = [context.Process(target=_end, args=(tmp_path, description, seed, rounds, has_locks)) for seed in range(3)]
     for process in ending:
         process.start()
     for process in ending:

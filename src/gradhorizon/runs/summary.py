@@ -116,5 +116,6 @@ def _recorded(folder: Path) -> dict[str, Any]:
         return look_at_run_sheet(folder)[0]
     except DamagedFileError as error:
         log.warning("  %s; it is set aside, and written anew", error.fact)
-        put_aside(path)
+        with suppress(FileNotFoundError):  # where there are no locks, another launch has set it aside meanwhile
+            put_aside(path)
         return {}
