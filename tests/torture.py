@@ -193,7 +193,7 @@ Each file of a finished run and of an unfinished one, in turn, is removed, doubl
 as a valid file with other rows; folders are renamed and exchanged. Columns as under *Flips*."""
 HOSTILE = """\
 Folders as a stranger could hand them over, before every program and a launch. *Executed* counts sentinels that
-appeared, *changed* files outside the run that are no longer as they were, *too long* more than 20 s of processor or an
+appeared, *changed* files outside the run that are no longer as they were, *too long* more than 60 s of processor or an
 endless wait, *shown* control characters, scripts or secrets that came through."""
 OWNERS = """\
 A launch is stopped with `SIGSTOP` for longer than its claim lives, another one takes over and finishes, and the first

@@ -71,8 +71,7 @@ def test_every_figure_that_is_found_is_drawn(name: str, cohort: Cohort, tmp_path
     stems = [section.stem for section in figures.found()[name].SECTIONS if isinstance(section, Quantity)]
     assert pictures
     assert all(path.stat().st_size > 5000 for path in pictures)
-    if name != "cost_scaling":  # whose figure is drawn by hand
-        assert all(any(path.name.startswith(f"{stem}-") for path in pictures) for stem in stems)
+    assert all(any(path.name.startswith(f"{stem}-") for path in pictures) for stem in stems)
 
 
 def test_every_figure_that_is_found_has_a_section_with_charts(page: str) -> None:

@@ -51,7 +51,7 @@ SECTIONS = (
         title="Cost of a training step",
         note="Forward, loss, backward, clipping and optimizer against the steps fed, up to the task's own input "
         "length; of the time, each seed's least of its rounds.",
-        stem="cost",
+        stem="cost_scaling",
         table="cost",
         x=Axis("input_len_fed", "steps fed n [steps]", "log"),
         ys=tuple(QUANTITIES.values()),
