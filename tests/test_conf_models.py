@@ -27,7 +27,7 @@ from tests.models import MODELS, build_network, compose_model
 CELL_MODULES = sorted(
     path.stem
     for path in Path(gradhorizon.cells.__path__[0]).glob("*.py")
-    if path.stem not in {"__init__", "cell", "fused", "initialization", "unroll"}
+    if path.stem not in {"__init__", "cell", "fused", "adapters", "called", "initialization", "unroll"}
 )
 LOOKS = {name: compose_model(name).model for name in MODELS}
 
@@ -131,10 +131,10 @@ def test_external_model_takes_any_cell_and_its_arguments() -> None:
     assert (cfg.model.label, cfg.model.color, cfg.model.marker) == ("my_cell", None, None)
 
 
-@pytest.mark.parametrize("key", ["model.label", "model.cell._target_"])
-def test_external_model_demands(key: str) -> None:
+def test_external_model_demands_a_class_and_is_called_by_its_name() -> None:
     with pytest.raises(MissingMandatoryValue):
-        OmegaConf.select(_compose_root("model=external"), key, throw_on_missing=True)
+        OmegaConf.select(_compose_root("model=external"), "model.cell._target_", throw_on_missing=True)
+    assert _compose_root("model=external", "model.cell._target_=some.package.LEMCell").model.label == "LEMCell"
 
 
 IMPORT_ALL = """

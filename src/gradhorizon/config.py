@@ -122,6 +122,7 @@ class TrainerSettings:
 
 
 ConfigStore.instance().store(name="run_config_schema", node=RunConfig)
+OmegaConf.register_new_resolver("gradhorizon.class_name", lambda target: str(target).rpartition(".")[2], replace=True)
 
 
 def validate(cfg: DictConfig) -> RunConfig:
@@ -136,6 +137,12 @@ def validate(cfg: DictConfig) -> RunConfig:
     absent = next((name for name in RunConfig.__dataclass_fields__ if _is_absent(cfg, name)), None)
     if absent is not None:
         raise ConfigError(f"`{absent}` {demand(absent)}, got nothing; write {absent}=…")
+    target = OmegaConf.select(cfg, "model.cell", throw_on_missing=False)
+    if OmegaConf.is_dict(target) and OmegaConf.is_missing(target, "_target_"):
+        raise ConfigError(
+            "`model.cell._target_` must be the import path of a cell or layer, got nothing; write "
+            "model.cell._target_=my_package.MyCell"
+        )
     # Hydra appends its own node to the task's configuration only under `hydra`, which is not ours to check.
     fields = {name: cfg._get_node(name) for name in RunConfig.__dataclass_fields__}  # noqa: SLF001
     try:
@@ -189,7 +196,7 @@ def shipped_cells() -> dict[str, str]:
     cells = {}
     for path in sorted((CONF_DIR / "model").glob("*.yaml")):
         label = _model_value(path, "label")
-        if label is not None:
+        if label is not None and "${" not in label:  # of the template, it is the class's
             cells[label] = _model_value(path, "cell._target_") or ""
     return cells
 
@@ -198,7 +205,9 @@ def _model_value(path: Path, key: str) -> str | None:
     # A variant is a delta: what it does not say itself, the file named in its defaults list says.
     node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     for at in (f"model.{key}", key):
-        value = OmegaConf.select(OmegaConf.create(node), at, default=None, throw_on_missing=False)
+        value: Any = node
+        for name in at.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
         if value is not None:
             return str(value)
     parents = [entry.split("@")[0] for entry in node.get("defaults", []) if isinstance(entry, str)]  # type: ignore[union-attr]

@@ -197,3 +197,16 @@ def _run_layer(
         return trajectory.outputs, trajectory
     outputs = cell(x)
     return (outputs if len(read) == x.shape[1] else outputs[:, [t - 1 for t in read]]), None
+
+
+class LinearEncoder(nn.Linear):
+    r"""Affine map of each step's input, :math:`W x_t + b`, for layers that want inputs of a width of their own.
+
+    Args:
+        input_size: D.
+        output_size: E.
+    """
+
+    def __init__(self, input_size: int, output_size: int) -> None:
+        super().__init__(input_size, output_size)
+        self.output_size = output_size

@@ -29,6 +29,9 @@ _SUPPLIED: Mapping[str, tuple[str, ...]] = {
 }
 """Arguments that the run itself hands over when it builds what a node describes."""
 
+_FOR_THOSE_THAT_TAKE_IT = ("model.cell.hidden_size", "${hidden_size}")
+"""A key and its value in the file for modules from elsewhere, which is left out where the class does not take it."""
+
 _NEIGHBOUR = 0.2  # what a key beside the unknown one is ahead of others
 _SCALAR = re.compile(r"(int|float|bool|str|None|Tensor|[| ])+")
 
@@ -88,7 +91,8 @@ def _unknown_below(node: Any, at: str) -> Iterator[str]:
     for key, value in node.items():
         path = f"{at}.{key}"
         if not takes_anything and key not in annotations:
-            yield path
+            if (path, value) != _FOR_THOSE_THAT_TAKE_IT:
+                yield path
         elif isinstance(value, dict) and value and _is_value(path, annotations.get(key, "")):
             yield f"{path}.{next(iter(value))!s}"
         else:

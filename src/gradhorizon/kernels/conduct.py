@@ -16,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
+from gradhorizon.cells.called import CalledLayer, name_of
 from gradhorizon.kernels.attributes import are_same_tensors, changed, is_same_tensor, kept
 from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.watching import Watch
@@ -58,7 +59,7 @@ def evaluation_copy(module: nn.Module, dtype: torch.dtype, device: torch.device 
         copied = copy.deepcopy(module)
     except Exception as error:
         raise ConductError(
-            f"a copy of the module is measured, and {type(module).__name__} cannot be copied "
+            f"a copy of the module is measured, and {name_of(module)} cannot be copied "
             f"({_first_sentence(error)}); keep no results of calls on it (a weight that is computed once belongs to "
             "what `project` returns, or is detached), no open files and no generators, or pass a freshly built module"
         ) from error
@@ -79,7 +80,7 @@ def refuse_legacy_hooks(module: nn.Module) -> None:
             for kind, (name, advice) in _LEGACY.items():
                 if isinstance(hook, kind):
                     raise ConductError(
-                        f"{name} found on `{path or type(own).__name__}` of {type(module).__name__}: its weight is no "
+                        f"{name} found on `{path or type(own).__name__}` of {name_of(module)}: its weight is no "
                         f"parameter, goes stale and cannot be copied, so it cannot be measured; {advice}"
                     )
 
@@ -112,7 +113,7 @@ def check_repeats(module: nn.Module, call: Call, lengths: tuple[int, int] = LENG
             raise ConductError(_words_of_memory(module, differing))
 
 
-def check_conduct(module: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor) -> None:
+def check_conduct(module: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor) -> Watch:
     """Refuse a module that remembers, writes into its input, leaves float64, or reads a value.
 
     Args:
@@ -120,15 +121,19 @@ def check_conduct(module: nn.Module, run: Callable[[Tensor], Any], inputs: Tenso
         run: calls it on inputs of any number of steps.
         inputs: shape (B, N, …), the steps on dimension 1.
 
+    Returns:
+        What was seen of its operations.
+
     Raises:
         ConductError: one line: what was found, what to write instead.
     """
-    name = type(module).__name__
+    name = name_of(module)
     lengths = (min(LENGTHS[0], inputs.shape[1]), min(LENGTHS[1], inputs.shape[1]))
     with torch.no_grad():
         check_untouched(name, run, {"input": inputs})
-        check_precision(name, module, lambda: run(inputs), inputs)
+        watch = check_precision(name, module, lambda: run(inputs), inputs)
         check_repeats(module, lambda length: run(inputs[:, :length]), lengths)
+    return watch
 
 
 def check_untouched(name: str, run: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -166,7 +171,7 @@ def check_precision(name: str, module: nn.Module, run: Callable[[], Any], data: 
         data: the float64 tensors that it is given, in any nesting.
 
     Returns:
-        What was seen.
+        What was seen. A layer from elsewhere may round its weights: those of Mamba are kept in float32 by its authors.
 
     Raises:
         ConductError: lower precision inside, or a branch on a value.
@@ -174,7 +179,8 @@ def check_precision(name: str, module: nn.Module, run: Callable[[], Any], data: 
     watch = Watch(_tensors(data), [*module.parameters(), *module.buffers()])
     with watch:
         run()
-    if watch.narrowed:
+    may_round_weights = isinstance(module, CalledLayer) and not watch.is_data_narrowed
+    if watch.narrowed and not may_round_weights:
         operation, dtype = next(iter(watch.narrowed.items()))
         raise ConductError(
             f"`{name}` must compute in the format of its inputs, got one that makes {dtype} of float64 numbers "
@@ -201,9 +207,9 @@ def _words_of_difference(module: nn.Module, call: Call, length: int, differing: 
     if differing:
         return _words_of_memory(module, differing)
     if _is_drawn(call, length, tolerance):
-        return NOISE.format(name=type(module).__name__)
+        return NOISE.format(name=name_of(module))
     return (
-        f"{type(module).__name__} must give the same numbers whenever it is called with the same input, got others at "
+        f"{name_of(module)} must give the same numbers whenever it is called with the same input, got others at "
         "the second call: it keeps something between calls; keep it in the state, or compute it from `first_step`"
     )
 
@@ -219,7 +225,7 @@ def _is_drawn(call: Call, length: int, tolerance: float) -> bool:
 def _words_of_memory(module: nn.Module, differing: list[str]) -> str:
     shown = ", ".join(f"`{path}`" for path in differing[:3]) + (", …" if len(differing) > 3 else "")  # noqa: PLR2004
     return (
-        f"{type(module).__name__} must keep nothing between calls, got one that changes {shown}: what it computes "
+        f"{name_of(module)} must keep nothing between calls, got one that changes {shown}: what it computes "
         "would depend on what ran before; keep it in the state, or compute it from `first_step`"
     )
 

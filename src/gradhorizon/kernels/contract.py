@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradhorizon.cells.called import name_of
 from gradhorizon.cells.cell import Projected, Recurrent, State, select_step, split_steps
 from gradhorizon.kernels.attributes import are_same_tensors, is_same_tensor
 from gradhorizon.kernels.conduct import LENGTHS, ConductError, check_precision, check_repeats, check_untouched
@@ -56,7 +57,7 @@ def check_contract(cell: Recurrent) -> None:
     if key in _passed:
         return
     check_shapes(cell)
-    with own_surroundings(), in_words(type(cell).__name__, "segment"):
+    with own_surroundings(), in_words(name_of(cell), "segment"):
         copied = own_copy(cell)
         with torch.no_grad():
             given, rounds = _check_steps(copied)
@@ -121,7 +122,7 @@ def _steps(cell: Recurrent, projected: Sequence[Projected], state: State) -> Ite
 
 def _check_steps(cell: Recurrent) -> tuple[list[tuple[Tensor, State]], bool]:
     """Inputs and states of steps that were run one by one, and whether any rounds."""
-    name = f"{type(cell).__name__}.recur"
+    name = f"{name_of(cell)}.recur"
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(BATCH_SIZE, _NUM_STEPS, cell.input_size, generator=generator, dtype=torch.float64)
     state = tuple(part.detach().clone() for part in cell.initial_state(BATCH_SIZE))
@@ -148,7 +149,7 @@ def _step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> tuple[State, Te
 
 
 def _untouched_step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> State:
-    name = type(cell).__name__
+    name = name_of(cell)
     projected = check_untouched(f"{name}.project", lambda x: cell.project(x, t), {"x": x_t})
     projected_t = select_step(projected, 0)
     arguments = {"projected_t": projected_t, "state": state}
@@ -177,7 +178,7 @@ def _check_samples(cell: Recurrent) -> None:
         alone = _flattened(_step(cell, x[own, :1], tuple(part[own] for part in state), _FIRST_STEP))
         if not are_same_tensors(alone, [part[own] for part in together], _TOLERANCE):
             raise SamplesInteractError(
-                f"samples must not interact, got a {type(cell).__name__} whose numbers for a sample depend on others "
+                f"samples must not interact, got a {name_of(cell)} whose numbers for a sample depend on others "
                 "of its batch in evaluation mode: every norm per sample would be that of a mixture; reduce over "
                 "features, not over dimension 0, and branch by torch.where"
             )
@@ -253,7 +254,7 @@ def _judge(
             raise ConductError(_words_of_detached(cell, found, is_wrong, piece, where))
         say_once(
             log,
-            f"note: the gradient of {type(cell).__name__} is a surrogate, and differs from the derivative of what the "
+            f"note: the gradient of {name_of(cell)} is a surrogate, and differs from the derivative of what the "
             "cell computes; measurements are of the gradient that trains",
         )
 
@@ -263,7 +264,7 @@ def _words_of_detached(cell: Recurrent, found: Derivatives, is_wrong: Tensor, pi
     worst = int(gap.argmax())
     right, got = found.by_differences.flatten()[worst], found.by_autograd.flatten()[worst]
     return (
-        f"`{type(cell).__name__}.recur` must be differentiated as it is computed, got a derivative by {piece} of "
+        f"`{name_of(cell)}.recur` must be differentiated as it is computed, got a derivative by {piece} of "
         f"{float(got):.3g}{where} where finite differences give {float(right):.3g}: part of it is cut off; remove "
         "detach(), .data, no_grad or NumPy, or mend a backward pass of your own"
     )

@@ -19,6 +19,7 @@ from inspect import isroutine
 import torch
 from torch import Tensor
 
+from gradhorizon.cells.called import name_of
 from gradhorizon.cells.cell import Recurrent, State, select_step
 from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.conduct import LENGTHS, NOISE, ConductError, check_repeats
@@ -94,9 +95,9 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
     for quantity, error in errors.items():
         if not error <= TOLERANCES[dtype]:
             if training and is_noisy_in_training(cell):
-                say_once(log, _ONLY_WHILE_TRAINING.format(name=type(cell).__name__))
+                say_once(log, _ONLY_WHILE_TRAINING.format(name=name_of(cell)))
                 break
-            said = NOISE.format(name=f"{type(cell).__name__}.step") if _is_random(cell, training) else None
+            said = NOISE.format(name=f"{name_of(cell)}.step") if _is_random(cell, training) else None
             raise KernelMismatchError(said or _message(cell, device, dtype, quantity, error))
     if errors:
         _passed.add(key)
@@ -184,7 +185,7 @@ def check_independent_samples(cell: Recurrent, batch_size: int = 3) -> None:
     # Where numbers overflow, 0 · NaN reaches every sample.
     if any(bool((gradient[:-1].isfinite() & (gradient[:-1] != 0)).any()) for gradient in gradients):
         raise SamplesInteractError(
-            f"samples must not interact, got a {type(cell).__name__} whose last sample depends on others of its batch "
+            f"samples must not interact, got a {name_of(cell)} whose last sample depends on others of its batch "
             "in evaluation mode: every norm per sample would be that of a mixture; reduce over features, not over "
             "dimension 0"
         )
@@ -283,7 +284,7 @@ def _is_setting(key: str, value: object) -> bool:
 def _message(cell: Recurrent, device: torch.device, dtype: torch.dtype, quantity: str, error: float) -> str:
     tf32 = device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     return (
-        f"`{type(cell).__name__}.segment` must equal the loop over its `step`: on {device} in {dtype} its "
+        f"`{name_of(cell)}.segment` must equal the loop over its `step`: on {device} in {dtype} its "
         f"{quantity} is off by {error:.2g}, relative to its norm (tolerance {TOLERANCES[dtype]:.0e}). "
         "Nothing measured with it would be true; mend `segment`, delete it (the default loops over `recur`), or use "
         "another device or dtype"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradhorizon.cells.called import name_of
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.kernels.conduct import LENGTHS, check_conduct, evaluation_copy
 from gradhorizon.kernels.shapes import BATCH_SIZE, in_words
@@ -15,6 +17,9 @@ from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.network import Network
 from gradhorizon.readouts import Readout
 from gradhorizon.tasks.task import Task
+from gradhorizon.terminal.once import say_once
+
+log = logging.getLogger(__name__)
 
 
 def check_modules(network: Network, task: Task) -> None:
@@ -45,8 +50,13 @@ def _random(num_steps: int, size: int) -> Tensor:
 
 def _check_one(module: nn.Module, inputs: Tensor) -> None:
     copied = evaluation_copy(module, torch.float64, "cpu")
-    with in_words(type(module).__name__, "forward"):
-        check_conduct(copied, copied, inputs)
+    with in_words(name_of(module), "forward"):
+        watch = check_conduct(copied, copied, inputs)
+    for operation, dtype in watch.narrowed.items():
+        say_once(
+            log,
+            f"note: {name_of(module)} rounds weights to {dtype} ({operation}): gradients are those of rounded weights",
+        )
 
 
 def _check_readout(readout: Readout, features: Tensor) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from gradhorizon.cells.called import name_of
 from gradhorizon.cells.cell import Recurrent, select_step
 from gradhorizon.kernels.conduct import ConductError, evaluation_copy
 from gradhorizon.kernels.surroundings import own_surroundings
@@ -34,7 +35,7 @@ def check_shapes(cell: Recurrent) -> None:
     Raises:
         ConductError: one line that names the method, what it gave and what to write.
     """
-    name = type(cell).__name__
+    name = name_of(cell)
     with own_surroundings(), torch.no_grad():
         copied = own_copy(cell)
         with in_words(name, "state_shapes"):

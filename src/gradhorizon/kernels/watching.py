@@ -27,6 +27,7 @@ class Watch(TorchDispatchMode):
 
     Attributes:
         narrowed: operation -> format, of those that made lower precision of float64 numbers.
+        is_data_narrowed: whether some of these numbers came of the data, and not of the weights alone.
         reads: operations that handed a value of the data to Python, a test for NaN or infinity aside.
         rounds: whether a piecewise constant function was taken of the data: its derivative is 0 or a surrogate.
     """
@@ -34,6 +35,7 @@ class Watch(TorchDispatchMode):
     def __init__(self, data: Iterable[Tensor], weights: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.narrowed: dict[str, torch.dtype] = {}
+        self.is_data_narrowed = False
         self.reads: list[str] = []
         self.rounds = False
         # The tensors are kept alive, or their identities would be given to others.
@@ -50,7 +52,7 @@ class Watch(TorchDispatchMode):
         is_data = any(id(tensor) in self._data for tensor in given)
         if is_data or any(id(tensor) in self._weights for tensor in given):
             made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-            self._note_precision(name, given, made)
+            self._note_precision(name, given, made, is_data)
             if is_data:
                 self._note_reads(name, args, given, made)
             if not is_data or not _is_guard(name, args):
@@ -58,11 +60,12 @@ class Watch(TorchDispatchMode):
                 kept.update((id(tensor), tensor) for tensor in made)
         return result
 
-    def _note_precision(self, name: str, given: list[Tensor], made: list[Tensor]) -> None:
+    def _note_precision(self, name: str, given: list[Tensor], made: list[Tensor], is_data: bool) -> None:
         if any(tensor.dtype in _WIDE for tensor in given):
             for tensor in made:
                 if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in _WIDE:
                     self.narrowed[name] = tensor.dtype
+                    self.is_data_narrowed |= is_data
 
     def _note_reads(self, name: str, args: tuple[Any, ...], given: list[Tensor], made: list[Tensor]) -> None:
         if name.strip("_") in [read.strip("_") for read in _READS]:

@@ -21,6 +21,7 @@ from gradhorizon.composition.sizes import Need, needs_of_batches, refuse
 from gradhorizon.config import ConfigError, RunConfig, TrainerSettings
 from gradhorizon.kernels.casting import num_real_numbers
 from gradhorizon.kernels.conduct import refuse_legacy_hooks
+from gradhorizon.kernels.external import layer_builder
 from gradhorizon.kernels.shapes import check_shapes
 from gradhorizon.kernels.surroundings import default_dtype
 from gradhorizon.machine.randomness import kept_rng
@@ -141,7 +142,7 @@ def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[],
     encoder = instantiate(model.encoder) if model.get("encoder") is not None else None
 
     def build() -> Network:
-        cell, readout = instantiate(model.cell), instantiate(model.readout)
+        cell, readout = layer_builder(instantiate(model.cell)), instantiate(model.readout)
         with default_dtype(torch.float32):  # which a package of the user's own may have changed on import
             return Network(
                 cell=cell,

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gradhorizon.cells.adapters import as_recurrent
 from gradhorizon.measurements.input_gradients import PROFILE, profile_rows, reported_steps
 from gradhorizon.measurements.probe import log_spaced_lags
 from gradhorizon.measurements.summaries import sample_norms, table_rows
-from gradhorizon.user_modules.adapters import as_recurrent
 from gradhorizon.user_modules.copies import measured_copy, said_in_one_line, same_draws
 from gradhorizon.user_modules.derivatives import refuse_lower_precision, refuse_untrue_gradient
 from gradhorizon.user_modules.loss_steps import checked_losses, refuse_other_steps, step_dimensions

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from gradhorizon.cells.adapters import KernelAdapter, StepAdapter
 from gradhorizon.cells.cell import Recurrent, State, select_step
 from gradhorizon.cells.unroll import unroll
 from gradhorizon.measurements.state_gradients import state_gradient_rows
-from gradhorizon.user_modules.adapters import KernelAdapter, StepAdapter
 from gradhorizon.user_modules.copies import same_draws
 from gradhorizon.user_modules.derivatives import refuse_lower_precision, refuse_untrue_gradient
 from gradhorizon.user_modules.loss_steps import checked_losses

@@ -66,7 +66,7 @@ def _names(state: Any) -> list[str]:
     return [f"s{index}" for index in range(len(tree_flatten(state)[0]))]
 
 
-class _Adapter(Recurrent):
+class Adapter(Recurrent):
     """Somebody's module, which sees the inputs themselves."""
 
     def project(self, x: Float[Tensor, "B N D"], first_step: int = 0) -> Float[Tensor, "B N D"]:  # noqa: ARG002
@@ -74,7 +74,7 @@ class _Adapter(Recurrent):
         return x
 
 
-class StepAdapter(_Adapter):
+class StepAdapter(Adapter):
     """A module called as ``module(x_t, state)`` that returns the next state, or the pair (output, next state).
 
     Args:
@@ -169,7 +169,7 @@ def _words(value: Any) -> str:
     return type(value).__name__
 
 
-class KernelAdapter(_Adapter):
+class KernelAdapter(Adapter):
     """A ``torch.nn.RNN``, ``LSTM`` or ``GRU`` of one layer and one direction.
 
     Args:
