@@ -21,10 +21,13 @@ TRAIN := $(VENV)/bin/gradhorizon
 REPORT := $(VENV)/bin/gradhorizon-report
 PYTEST_ARGS ?= -n 2 --dist loadfile
 COVERED ?= src
+ISA ?=
 # The lowest versions are tried with files, tables, figures and launches; other rooms compute with torch alone, whose lowest
 # version is the pinned one. (Left out one by one: jaxtyping must see the package before a folder's conftest.py does.)
 NOT_LOWEST := $(addprefix --ignore=tests/,cells doctor kernels machine measurements tasks terminal theory user_modules) \
-	--ignore=src --ignore=tests/analysis/test_absent_tables.py --ignore-glob='tests/test_*.py'
+	$(foreach name,absent_tables contrast decay_law forget_bias_spectrum gaussian_products growth precision_horizon quantities \
+	random_tanh_spectrum report_groups ring_initialization saving scales solving spectra tables theory_lines two_ends, \
+	--ignore=tests/analysis/test_$(name).py) --ignore=src --ignore-glob='tests/test_*.py'
 
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 PYTHON_CHECK := import sys; sys.version_info >= (3, 11) or sys.exit(1)
@@ -54,8 +57,8 @@ test-all: $(DEV) ## run all tests, those that take minutes too
 	@$(RUN) -m pytest -q $(PYTEST_ARGS)
 
 .PHONY: test-isa
-test-isa: $(DEV) ## run the numerical tests again under each lesser instruction set (AVX2, SSE) of this processor
-	@$(RUN) -m tests.instruction_sets $(PYTEST_ARGS)
+test-isa: $(DEV) ## run the numerical tests again under lesser instruction sets (ISA=DEFAULT: under SSE alone)
+	@$(RUN) -m tests.instruction_sets $(ISA) $(PYTEST_ARGS)
 
 .PHONY: test-lowest
 test-lowest: ## run tests of files, tables, figures and launches with the lowest versions that pyproject.toml allows

@@ -239,7 +239,8 @@ def test_verbose_shows_where_bad_input_was_found(tmp_path: Path) -> None:
 def test_the_example_cell_goes_through_training_measurements_analysis_and_report(tmp_path: Path) -> None:
     example = ROOT / "examples" / "leaky_cell"
     cell = ("model=external", "model.label=leaky", "model.cell._target_=leaky_cell.LeakyRNN")
-    result = launch(tmp_path, *TINY[2:], *cell, "logger=none", python_path=example)
+    measured = "measurement=[input_gradients,state_gradients]"
+    result = launch(tmp_path, *TINY[2:], *cell, measured, "logger=none", python_path=example)
     assert result.returncode == 0, result.stderr
     runs = read_runs([tmp_path / "runs"])
     assert set(runs.members["model"]) == {"leaky"}

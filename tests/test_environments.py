@@ -39,6 +39,22 @@ def test_a_failure_under_any_set_is_the_commands(
     assert "AVX512: left out (this processor lacks it)" in said
 
 
+def test_one_set_can_be_asked_for_and_the_others_are_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+    def passes(*given: Any) -> bool:
+        seen.append(given)
+        return False
+
+    monkeypatch.setattr(instruction_sets, "_fails", passes)
+    assert instruction_sets.main(["DEFAULT", "-x"]) == 0
+    assert seen == [("DEFAULT", ["-x"])]
+    assert "AVX2: left out (not asked for)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("claimed", "is_failure"), [("DEFAULT", False), ("AVX2", True)])
 def test_tests_run_under_the_set_and_their_failure_is_seen(
     claimed: str, is_failure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

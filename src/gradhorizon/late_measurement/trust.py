@@ -51,6 +51,7 @@ _CELL = _Kind("a cell of gradhorizon.cells", ("gradhorizon.cells",), "gradhorizo
 _INITIALIZATION = _Kind("an initialisation of gradhorizon.cells", ("gradhorizon.cells",), has_functions=True)
 _READOUT = _Kind("a readout of gradhorizon.readouts", ("gradhorizon.readouts",), "torch.nn.Module")
 _MODULE = _Kind("a torch.nn module", ("torch.nn.modules",), "torch.nn.Module")
+_ENCODER = _Kind("an encoder of gradhorizon.network", ("gradhorizon.network",), "torch.nn.Module")
 _TASK = _Kind("a task of gradhorizon.tasks", ("gradhorizon.tasks",), "gradhorizon.tasks.task.Task")
 _OPTIMIZER = _Kind("a torch.optim optimizer", ("torch.optim",), "torch.optim.Optimizer")
 _SETTINGS = _Kind("gradhorizon.config.TrainerSettings", ("gradhorizon.config",), "gradhorizon.config.TrainerSettings")
@@ -58,7 +59,7 @@ _SETTINGS = _Kind("gradhorizon.config.TrainerSettings", ("gradhorizon.config",),
 _ALLOWED: Mapping[str, tuple[_Kind, ...]] = {
     "model.cell": (_CELL, _MODULE),
     "model.readout": (_READOUT, _MODULE),
-    "model.encoder": (_MODULE,),
+    "model.encoder": (_ENCODER, _MODULE),
     "model": (_INITIALIZATION, _CELL, _READOUT, _MODULE),
     "task": (_TASK,),
     "optimizer": (_OPTIMIZER,),
