@@ -52,11 +52,13 @@ def _relaunch(root: Path, _: Path, specimen: str) -> object:
         sys.exit(f"Error: {error}")
 
 
+_DRAWN = ("--only", "report", "gradient_profile")  # the page reads what all figures read
+
 PROGRAMS: dict[str, Program] = {
     "status": lambda root, _, __: command.main(["--once", "--all", str(root)]),
     "status --json": lambda root, _, __: command.main(["--json", str(root)]),
     "status --failed": lambda root, _, __: command.main(["--failed", str(root)]),
-    "figures": lambda root, out, _: figures.main(["--partial", "--out", str(out), str(root)]),
+    "figures": lambda root, out, _: figures.main(["--partial", *_DRAWN, "--out", str(out), str(root)]),
     "report": lambda root, out, _: draw_report(["--partial", "--out", str(out), str(root)]),
     "measure": lambda root, _, __: measure.main([str(root), "measurement=hidden_block_spectrum"]),
     "push": lambda root, out, _: push.main(["--offline", "--out", str(out), str(root)]),
