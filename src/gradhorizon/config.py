@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon.machine.data_files import data_digest
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.terminal.words import shortened
 
@@ -122,6 +123,8 @@ class TrainerSettings:
 
 
 ConfigStore.instance().store(name="run_config_schema", node=RunConfig)
+# Cached, so that what identifies a run is what is read: a file that changes in between is refused by its reader.
+OmegaConf.register_new_resolver("gradhorizon.digest", data_digest, replace=True, use_cache=True)
 
 
 def validate(cfg: DictConfig) -> RunConfig:
