@@ -33,7 +33,7 @@ from gradhorizon.records.tables import RUN_COLUMNS
 from gradhorizon.runs.identity import RESULTS_VERSION
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.log import log_file
-from gradhorizon.runs.provenance import launch_facts
+from gradhorizon.runs.provenance import SOURCES, launch_facts
 from gradhorizon.terminal.progress import format_each_seed
 from gradhorizon.training.build import build_setup, program_of
 from gradhorizon.training.devices import resolve_device
@@ -292,5 +292,5 @@ def _comparable(launch: dict[str, Any]) -> dict[str, Any]:
         "commit": launch.get("commit"),
         "device": launch.get("device"),
         "torch": launch.get("versions", {}).get("torch"),
-        "source of the external cell": launch.get("cell_source"),
+        **{what: launch.get(name) for name, what in SOURCES.items()},
     }

@@ -152,7 +152,7 @@ got none: task.path=…
         return self._objective.solved_levels
 
     def sample(self, generator: np.random.Generator, batch_size: int, input_len: int | None = None) -> Batch:  # noqa: ARG002
-        """A training batch; factor ``place``, shape (B,): row in the data of the sample, or of the window's first step."""
+        """A training batch; factor ``place``, shape (B,): row in the data of a sample, or of a window's first step."""
         return _batch(self._train, generator.choice(self._train.places.size, batch_size))
 
     def sample_held_out(self, generator: np.random.Generator, batch_size: int, input_len: int | None = None) -> Batch:  # noqa: ARG002

@@ -27,6 +27,7 @@ from gradhorizon.machine.randomness import kept_rng
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
+from gradhorizon.tasks.conduct import check_declared, check_samples
 from gradhorizon.tasks.task import Task
 from gradhorizon.terminal.reasons import reason_of
 from gradhorizon.terminal.words import counted, one_line
@@ -66,11 +67,14 @@ def build_setup(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
             check_arguments(getattr(run, group), group)
     with _as_config_error("task"):
         task: Task = _built(cfg.task, Task)
+        check_declared(task, run.seq_len)
     with _as_config_error("measurement"):
         measurements = [_built(node, Measurement) for node in (cfg.measurement or {}).values()]
         for measurement in measurements:
             measurement.schedule.check(run.num_steps, sees_solved=not isinstance(measurement, StepMeasurement))
     _refuse_too_large(cfg, run, task, num_members, device)
+    with _as_config_error("task"):
+        check_samples(task)
     with _as_config_error("model"):
         build_network = network_builder(cfg, run, task)
         with kept_rng():
@@ -85,7 +89,7 @@ def build_setup(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
             measurement.check(network, task)
     with _as_config_error("optimizer"):
         build_optimizer = instantiate(cfg.optimizer)
-        build_optimizer(network.parameters())
+        _check_kind(build_optimizer(network.parameters()), torch.optim.Optimizer, cfg.optimizer)
         num_parameters = num_real_numbers(network)
     with _as_config_error("trainer"):
         settings = _built(cfg.trainer, TrainerSettings)
@@ -130,9 +134,13 @@ def _bytes_of(tensor: torch.Tensor, run: RunConfig, with_gradients: bool) -> int
 
 def _built(node: DictConfig, kind: type) -> Any:
     found = instantiate(node)
+    _check_kind(found, kind, node)
+    return found
+
+
+def _check_kind(found: object, kind: type, node: DictConfig) -> None:
     if not isinstance(found, kind):
         raise TypeError(f"`_target_` must build a {kind.__name__}, got {node.get('_target_')}")
-    return found
 
 
 def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[], Network]:

@@ -93,7 +93,7 @@ def _without_pickle(read: Callable[[Any], Any], what: object) -> Any:
 
 
 def _csv(content: bytes) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+    return pd.read_csv(io.BytesIO(content))
 
 
 def _parquet(content: bytes) -> pd.DataFrame:
@@ -194,7 +194,7 @@ def check_numbers(array: np.ndarray, name: str) -> np.ndarray:
         raise DataError(f"`{name}` must hold real numbers, got an array of {array.dtype}; convert it, or leave it out")
     values = array.astype(np.float64)
     is_bad: np.ndarray = ~np.isfinite(values.reshape(len(values), -1))
-    _refuse_first(is_bad.any(axis=1), f"`{name}`", "missing or infinite values", int(is_bad.sum()))
+    _refuse_first(np.any(is_bad, axis=1), f"`{name}`", "missing or infinite values", int(is_bad.sum()))
     return values
 
 
@@ -220,12 +220,12 @@ def refuse_disorder(table: pd.DataFrame, column: str, groups: np.ndarray) -> Non
         DataError: time stands still or falls within a sequence.
     """
     refuse_missing(table[column], column)
-    previous = table[column].groupby(groups, sort=False).shift()
-    is_later = previous.isna() | (table[column] > previous)
+    order = np.argsort(groups, kind="stable")
+    times = table[column].iloc[order].reset_index(drop=True)
+    is_later = (times[1:].reset_index(drop=True) > times[:-1]).to_numpy() | (np.diff(groups[order]) > 0)
     if not is_later.all():
-        row = int((~is_later).to_numpy().argmax())
+        place = int(is_later.argmin()) + 1
         raise DataError(
-            f"column `{column}` must rise from row to row{' of a sample' if groups.any() else ''}, got "
-            f"{table[column].iloc[row]} after {previous.iloc[row]} in row {row + 1}; sort the file by it, with one row "
-            "a step"
+            f"column `{column}` must rise from row to row{' of a sample' if groups.any() else ''}, got {times[place]} "
+            f"after {times[place - 1]} in row {order[place] + 1}; sort the file by it, with one row a step"
         )
