@@ -34,6 +34,7 @@ from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.reading import read_runs
 from gradhorizon.sweeps.launch import launch
+from gradhorizon.training import fit  # noqa: F401, its import would be counted with the first refusal
 from tests.odd_cells import REFUSED
 from tests.series_files import series_path
 from tests.shipped import TEMPLATE, shipped
