@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,9 +82,6 @@ class FinishedRun:
         self.run = validate(cfg)
         self.setup = build_setup(cfg, self.run)
         self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.setup.measurements, strict=True))
-        tables = Counter(item.table.name for item in self.named.values())
-        if tables.total() > len(tables):
-            raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
         self.trained_with: dict[str, Any] = recorded.get("measurement") or {}
         self.device = device
 

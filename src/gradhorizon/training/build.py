@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +29,7 @@ from gradhorizon.machine.randomness import kept_rng
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
+from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Table
 from gradhorizon.tasks.conduct import check_declared, check_samples
 from gradhorizon.tasks.task import Task
 from gradhorizon.terminal.reasons import reason_of
@@ -70,6 +73,7 @@ def build_setup(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
         check_declared(task, run.seq_len)
     with _as_config_error("measurement"):
         measurements = [_built(node, Measurement) for node in (cfg.measurement or {}).values()]
+        _check_tables(measurements, list(cfg.measurement or ()))
         for measurement in measurements:
             measurement.schedule.check(run.num_steps, sees_solved=not isinstance(measurement, StepMeasurement))
     _refuse_too_large(cfg, run, task, num_members, device)
@@ -96,6 +100,27 @@ def build_setup(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
     with _as_config_error("logger"):
         mirror = _built(cfg.logger, Mirror)
     return Setup(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
+
+
+def _check_tables(measurements: Sequence[Measurement], keys: Sequence[str]) -> None:
+    """Refuse tables that could not be told apart, or that no file or column can be called by."""
+    tables = [getattr(item, "table", None) for item in measurements]
+    for item, table in zip(measurements, tables, strict=True):
+        name = type(item).__name__
+        if not isinstance(table, Table):
+            raise TypeError(f"`{name}.table` must be a gradhorizon.records.tables.Table, got {type(table).__name__}")
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", table.name) or table.name == METRICS.name:
+            raise ValueError(
+                f"`{name}.table` must be called by small letters, digits and _, and not metrics, got {table.name!r}"
+            )
+        columns = Counter([column.name for column in (*LEAD_COLUMNS, *table.columns)])
+        twice = next((column for column, count in columns.items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"`{name}.table` must have each column once, those that lead every table included, got `{twice}` twice"
+            )
+    if len({table.name for table in tables if table is not None}) < len(tables):
+        raise ValueError(f"each table can be measured once at a time, got {', '.join(keys)}; leave one out")
 
 
 def _refuse_too_large(cfg: DictConfig, run: RunConfig, task: Task, num_members: int, device: str) -> None:
