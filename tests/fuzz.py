@@ -34,7 +34,10 @@ from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.records.errors import RecordsError
 from gradhorizon.records.reading import read_runs
 from gradhorizon.sweeps.launch import launch
+from gradhorizon.training import fit  # noqa: F401, its import would be counted with the first refusal
 from tests.odd_cells import REFUSED
+from tests.series_files import series_path
+from tests.shipped import TEMPLATE, shipped
 from tests.sound_cells import SOUND, SURROGATES
 
 REFUSED_WITHIN_S = 2.0
@@ -121,6 +124,13 @@ UNWANTED = ("runs_dir", "plan", "device", "num_steps", "logger", "num_threads")
 EXTERNAL = (*REFUSED, *SOUND, *SURROGATES)
 """Cells of somebody's own, odd ones and sound ones, which ``model=external`` is given."""
 
+OWN = {
+    "task": ("task._target_=tests.own_classes.Parity",),
+    "optimizer": ("optimizer._target_=torch.optim.Adagrad",),
+    "measurement": ("measurement.external._target_=tests.own_classes.WeightNorms",),
+}
+"""What the other templates are given."""
+
 
 def _names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
@@ -149,7 +159,7 @@ def compositions(draw: st.DrawFn) -> list[str]:
     """Overrides of one composition: choices of all groups, small scalars, and up to two values that are hostile."""
     chosen = {group: draw(st.sampled_from(_names(group))) for group in GROUPS}
     if draw(st.integers(0, 3)) == 0:  # more often than one model in many would be drawn
-        chosen["model"] = "external"
+        chosen["model"] = TEMPLATE
     measured = draw(st.lists(st.sampled_from(_names("measurement")), max_size=3, unique=True))
     overrides = [*FIXED, *(f"{group}={name}" for group, name in chosen.items()), f"measurement=[{','.join(measured)}]"]
     for name, values in SCALARS.items():
@@ -163,9 +173,16 @@ def compositions(draw: st.DrawFn) -> list[str]:
     keys = [key for group, name in chosen.items() for key in keys_of(group, name)]
     keys += [key for name in measured for key in keys_of("measurement", name)]
     keys += [name for name in (*SCALARS, "optimizer.nesterov", "task.colour") if name not in UNWANTED]
-    if chosen["model"] == "external":
+    if chosen["model"] == TEMPLATE:
         cell = draw(st.sampled_from(EXTERNAL))
         overrides += [f"model.label={cell.__name__}", f"model.cell._target_={cell.__module__}.{cell.__name__}"]
+    external = {
+        *(group for group, name in chosen.items() if name == TEMPLATE),
+        *(["measurement"] * (TEMPLATE in measured)),
+    }
+    overrides += [setting for group in sorted(external & OWN.keys()) for setting in OWN[group]]
+    if chosen["task"] == "from_arrays":
+        overrides += [f"task.path={series_path()}", "task.steps_ahead=3"]
     for key in draw(st.lists(st.sampled_from(sorted(keys)), max_size=2, unique=True)):
         overrides.append(f"++{key}={draw(st.sampled_from(HOSTILE))}")
     return overrides
@@ -174,9 +191,8 @@ def compositions(draw: st.DrawFn) -> list[str]:
 @st.composite
 def unknown_keys(draw: st.DrawFn) -> tuple[list[str], str]:
     """Overrides of a composition that would train, and one with a key that nothing reads, at the root or in a group."""
-    chosen = {group: draw(st.sampled_from(_names(group))) for group in GROUPS}
-    chosen["model"] = chosen["model"].replace("external", "lstm")
-    measured = draw(st.sampled_from(_names("measurement")))
+    chosen = {group: draw(st.sampled_from(shipped(group))) for group in GROUPS}
+    measured = draw(st.sampled_from(shipped("measurement")))
     places = ["", *(f"{group}." for group in (*GROUPS, "logger")), "model.cell.", "model.readout."]
     places += [f"measurement.{measured}.", f"measurement.{measured}.schedule.", f"measurement.{NO_KEYS[0]}."]
     sign = draw(st.sampled_from(("", "+", "++", "~")))

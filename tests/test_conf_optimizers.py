@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from gradhorizon.machine.installed import CONF_DIR
+from tests.shipped import shipped
 
-NAMES = sorted(path.stem for path in (CONF_DIR / "optimizer").glob("*.yaml"))
+NAMES = shipped("optimizer")
 LEARNING_RATE = 0.01
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from gradhorizon.analysis import figures
 from gradhorizon.machine.installed import CONF_DIR
+from tests.shipped import shipped
 
 ROOT = Path(__file__).parents[1]
-RECORDED = sorted(path.stem for path in (CONF_DIR / "measurement").glob("*.yaml"))
+RECORDED = shipped("measurement")
 MEASUREMENTS = f"measurement=[{','.join(RECORDED)}]"
 
 pytestmark = pytest.mark.slow

@@ -13,6 +13,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -28,6 +30,10 @@ DOCUMENTS = {
 MODELS = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", MAKEFILE, flags=re.MULTILINE))
+MY_PACKAGE = """from gradhorizon.cells.elman import Elman as MyCell
+from tests.own_classes import Parity as MyTask, WeightNorms as MyMeasurement
+from torch.optim import Adagrad as MyOptimizer
+"""
 PLACEHOLDERS = {"<label>": "lstm"}
 SHORTENED = {
     "num_steps": "2",
@@ -125,12 +131,13 @@ def test_training_command_composes_at_every_point(command: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in TRAINING if "experiment=" not in command])
 def test_training_command_runs_when_shortened(command: str, tmp_path: Path) -> None:
-    (tmp_path / "my_package.py").write_text("from gradhorizon.cells.elman import Elman as MyCell\n", encoding="utf-8")
+    (tmp_path / "my_package.py").write_text(MY_PACKAGE, encoding="utf-8")
+    pd.DataFrame({"level": np.sin(np.arange(600.0))}).to_csv(tmp_path / "data.csv", index=False)
     kept = [word for word in _words(command)[1:] if word.split("=")[0] not in SHORTENED]
     done = subprocess.run(
         [sys.executable, "-m", "gradhorizon", *kept, *(f"{key}={value}" for key, value in SHORTENED.items())],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
         text=True,
         check=False,

@@ -13,11 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gradhorizon.machine.data_files import data_digest
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.terminal.words import shortened
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 _MOST_SHOWN = 100  # characters of a wrong value
+_MINE = {"model.cell": "MyCell", "task": "MyTask", "measurement": "MyMeasurement", "optimizer": "MyOptimizer"}
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -123,6 +125,7 @@ class TrainerSettings:
 
 ConfigStore.instance().store(name="run_config_schema", node=RunConfig)
 OmegaConf.register_new_resolver("gradhorizon.class_name", lambda target: str(target).rpartition(".")[2], replace=True)
+OmegaConf.register_new_resolver("gradhorizon.digest", data_digest, replace=True)
 
 
 def validate(cfg: DictConfig) -> RunConfig:
@@ -227,6 +230,9 @@ def _check_groups(run: RunConfig) -> None:
         )
     for key, node in nodes.items():
         target = node.get("_target_") if isinstance(node, dict) else None
+        if target == "???":
+            mine = _MINE.get(key if key == "model.cell" else key.partition(".")[0], "MyClass")
+            raise ConfigError(f"`{key}._target_` must name your class, got none: {key}._target_=my_package.{mine}")
         is_target = isinstance(target, str) and re.fullmatch(r"\w+(\.\w+)+", target) is not None
         _check(key, node, is_target, "must be a node whose `_target_` is an import path such as package.module.Name")
 

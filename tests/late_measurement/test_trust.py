@@ -20,6 +20,7 @@ from gradhorizon.measurements.recurrent_weights import RecurrentWeights
 from tests.late_measurement.test_measure import CHEAP, SMALL
 from tests.records_on_disk import rewrite_config
 from tests.runs_on_disk import composed, run
+from tests.shipped import shipped
 
 LSTM = "gradhorizon.cells.lstm.LSTM"
 
@@ -63,7 +64,7 @@ def test_every_shipped_model_is_built_without_asking(label: str) -> None:
     check_trusted({name: found[name] for name in ("model", "task", "optimizer", "trainer")})
 
 
-CHOICES = [(group, path.stem) for group in ("task", "optimizer") for path in sorted((CONF_DIR / group).glob("*.yaml"))]
+CHOICES = [(group, name) for group in ("task", "optimizer") for name in shipped(group)]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)

@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 
 from gradhorizon.machine.signatures import read_signature
 from gradhorizon.measurements.measurement import Measurement, ProbeMeasurement, StepMeasurement
+from tests.shipped import shipped
 
 FOLDER = Path(__file__).parents[2] / "conf" / "measurement"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+NAMES = shipped("measurement")
 
 
 def measurement_class(name: str) -> type[Measurement]:

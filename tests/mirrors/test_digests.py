@@ -15,6 +15,7 @@ from gradhorizon import measurements
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.mirrors.digests import MAX_COLUMNS, _own_digest, digest
 from tests.mirrors.rows import input_gradient_rows, parameter_gradient_rows, with_lead
+from tests.shipped import shipped
 
 MY_QUANTITY = """
 from gradhorizon.measurements.measurement import ProbeMeasurement
@@ -101,7 +102,7 @@ def test_a_new_measurement_gives_its_own_digest_by_being_there(tmp_path: Path, m
     monkeypatch.delitem(sys.modules, "gradhorizon.measurements.my_quantity")
 
 
-@pytest.mark.parametrize("name", [path.stem for path in (CONF_DIR / "measurement").glob("*.yaml")])
+@pytest.mark.parametrize("name", shipped("measurement"))
 def test_every_measurement_lies_where_its_digest_is_looked_for(name: str) -> None:
     target = OmegaConf.load(CONF_DIR / "measurement" / f"{name}.yaml")._target_
     measured = pkgutil.resolve_name(target)

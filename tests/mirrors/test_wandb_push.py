@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.mirrors import push
 from gradhorizon.mirrors.rebuilt import RebuiltMirror
 from tests.mirrors.conftest import warnings_in
@@ -21,9 +20,10 @@ from tests.mirrors.recorded_points import points_of_records, points_of_server
 from tests.mirrors.test_online_runs import ONLINE, train_and_break
 from tests.records_on_disk import rewrite_config
 from tests.runs_on_disk import run
+from tests.shipped import shipped
 from tests.wandb_stub import StubRun, WandbStub
 
-MEASUREMENTS = sorted(path.stem for path in (CONF_DIR / "measurement").glob("*.yaml"))
+MEASUREMENTS = shipped("measurement")
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from gradhorizon.late_measurement.command import composed
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.measurements.measurement import Measurement, StepMeasurement
 from gradhorizon.records.absent_tables import can_be_added, remedy
+from tests.shipped import shipped
 
-NAMES = sorted(path.stem for path in (CONF_DIR / "measurement").glob("*.yaml"))
+NAMES = shipped("measurement")
 
 
 @pytest.mark.parametrize("name", NAMES)

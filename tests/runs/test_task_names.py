@@ -17,8 +17,9 @@ from gradhorizon.records.reading import read_member_table
 from gradhorizon.runs.task_names import task_name
 from gradhorizon.sweeps.launch import launch
 from tests.runs_on_disk import TINY
+from tests.shipped import shipped
 
-SHIPPED = sorted(path.stem for path in (CONF_DIR / "task").glob("*.yaml"))
+SHIPPED = shipped("task")
 CODE = """
 from gradhorizon.tasks.adding_arjovsky2016 import AddingArjovsky2016
 

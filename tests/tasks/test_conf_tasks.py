@@ -17,10 +17,14 @@ import gradhorizon.config  # registers the schema of the root
 import gradhorizon.tasks
 from gradhorizon.machine.installed import CONF_DIR
 from gradhorizon.tasks.task import Task
+from tests.series_files import STEPS_AHEAD, series_path
+from tests.shipped import shipped
 
 CONF = Path(__file__).parents[2] / "conf" / "task"
 MODULES = sorted(path.stem for path in Path(gradhorizon.tasks.__path__[0]).glob("*.py"))
-NAMES = [name for name in MODULES if name not in {"__init__", "task"}]
+NAMES = [name for name in MODULES if name not in {"__init__", "conduct", "task"}]
+REQUIRED = {"from_arrays": {"path": series_path(), "steps_ahead": STEPS_AHEAD}}
+"""Arguments without which a task is refused."""
 
 
 def content(name: str) -> DictConfig:
@@ -34,14 +38,14 @@ OF_ONE_LENGTH = [name for name in NAMES if "seq_len" in content(name)]
 
 
 def configured(name: str, **root: Any) -> Task:
-    config = OmegaConf.merge({"seq_len": 100}, content(name), root)
+    config = OmegaConf.merge({"seq_len": 100}, content(name), {"task": REQUIRED.get(name, {})}, root)
     task = instantiate(config.task)
     assert isinstance(task, Task)
     return task
 
 
 def test_tasks_and_their_files_pair_up() -> None:
-    assert sorted(path.stem for path in CONF.glob("*.yaml")) == NAMES
+    assert shipped("task") == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

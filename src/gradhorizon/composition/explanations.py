@@ -28,6 +28,13 @@ _KINDS = {
     "is not a valid bool": "true or false",
     "could not be converted to String": "text",
 }
+DOORS = {
+    "model": "model=external model.label=mine model.cell._target_=my_package.MyCell",
+    "task": "task=external task._target_=my_package.MyTask, or data: task=from_arrays task.path=data.csv",
+    "measurement": "measurement=external measurement.external._target_=my_package.MyMeasurement",
+    "optimizer": "optimizer=external optimizer._target_=my_package.MyOptimizer",
+}
+"""How a class, or data, of the user's own is chosen, by group."""
 _NOT_A_NAME = "Config group override"
 _NOT_A_WORD = re.compile(r"(null|true|false|[-+.\de]*|\{.*\}|\[.*\])", re.IGNORECASE)
 
@@ -106,7 +113,9 @@ def _of_missing_file(error: MissingConfigException, text: str) -> str:
     if not options:
         return f"`{group}` is no group of the configuration; the nearest is `{nearest(group, _groups())}`"
     close, each = nearest(option, options), ", ".join(options)
-    return f"`{group}`={option} is not there; the nearest is `{close}`; there are: {each}"
+    own = DOORS.get(group)
+    door = f"; for one of your own: {own}" if own else ""
+    return f"`{group}`={option} is not there; the nearest is `{close}`; there are: {each}{door}"
 
 
 def _groups() -> list[str]:

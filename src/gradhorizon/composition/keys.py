@@ -156,6 +156,8 @@ def said_unknown(path: str, content: Mapping[str, Any]) -> str:
         return f"`{path}` cannot be set: the run itself hands `{name}` over when it builds `{at}`; leave it out"
     path = f"{at}.{name}".lstrip(".")  # nothing below it is known either
     owner = f"no argument of {target}" if isinstance(target, str) else "no key of the configuration"
+    if _is_referred(path, content):
+        return f"`{path}` is {owner}; leave it out: ~{path}"
     known = [key for key in all_paths(content) if not _is_at_or_below(key, path) and not _is_at_or_below(path, key)]
     if isinstance(target, str):
         known = [key for key in known if _is_at_or_below(key, at) or key.rpartition(".")[2] == name]
@@ -187,6 +189,13 @@ def _deepest(path: str, content: Mapping[str, Any]) -> tuple[Any, str]:
         node = node[name]
         at.append(name)
     return node, ".".join(at)
+
+
+def _is_referred(path: str, content: Mapping[str, Any]) -> bool:
+    """Whether a file hands a value of the root on, as the templates for classes of one's own do."""
+    parent, at = _deepest(path, content)
+    value = parent.get(path[len(at) + 1 :]) if isinstance(parent, Mapping) else None
+    return at != "" and isinstance(value, str) and value.startswith("${")
 
 
 def _is_there(path: str, content: Mapping[str, Any]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,7 @@ from gradhorizon.records.tables import RUN_COLUMNS
 from gradhorizon.runs.identity import RESULTS_VERSION
 from gradhorizon.runs.locks import members_locked
 from gradhorizon.runs.log import log_file
-from gradhorizon.runs.provenance import launch_facts
+from gradhorizon.runs.provenance import SOURCES, launch_facts
 from gradhorizon.terminal.progress import format_each_seed
 from gradhorizon.training.build import build_setup, program_of
 from gradhorizon.training.devices import resolve_device
@@ -83,9 +82,6 @@ class FinishedRun:
         self.run = validate(cfg)
         self.setup = build_setup(cfg, self.run)
         self.named: dict[str, Measurement] = dict(zip(self.run.measurement, self.setup.measurements, strict=True))
-        tables = Counter(item.table.name for item in self.named.values())
-        if tables.total() > len(tables):
-            raise ConfigError(f"each table can be measured once at a time, got {', '.join(self.named)}; leave one out")
         self.trained_with: dict[str, Any] = recorded.get("measurement") or {}
         self.device = device
 
@@ -292,5 +288,5 @@ def _comparable(launch: dict[str, Any]) -> dict[str, Any]:
         "commit": launch.get("commit"),
         "device": launch.get("device"),
         "torch": launch.get("versions", {}).get("torch"),
-        "source of the external cell": launch.get("cell_source"),
+        **{what: launch.get(name) for name, what in SOURCES.items()},
     }

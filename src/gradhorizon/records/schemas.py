@@ -43,6 +43,8 @@ class Launch(_Content):
     precision: Text | None = None
     num_threads: Count | None = None
     cell_source: Text | None = None
+    task_source: Text | None = None
+    optimizer_source: Text | None = None
     versions: Annotated[dict[str, Text], Field(default_factory=dict)]
     measurements: Annotated[list[Text], Field(default_factory=list)]
     measuring_s: Annotated[dict[str, Finite], Field(default_factory=dict)]

@@ -20,12 +20,15 @@ _NAMED_APART = ("model", "task", "seq_len", "experiment", *TELL_NO_RUN)
 def identity_of(run: RunConfig, device: str) -> str:
     """Ten hexadecimal digits that name all that can change a member's numbers, however a number is spelled.
 
+    Data of the user's own is named by the digest of its bytes, wherever it lies.
+
     Args:
         run: the resolved configuration.
         device: the device that ``auto`` stands for.
     """
     content = {name: value for name, value in vars(run).items() if name not in TELL_NO_RUN}
     content["model"] = {name: value for name, value in run.model.items() if name not in ("color", "marker")}
+    content["task"] = {name: value for name, value in run.task.items() if name != "path" or "digest" not in run.task}
     content["device"] = device.split(":", maxsplit=1)[0]
     content["results_version"] = RESULTS_VERSION
     content = {name: canonical(value, RunConfig.__annotations__.get(name, "")) for name, value in content.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.config import RunConfig
-from gradhorizon.records.absent_tables import OF_TRAINING, remedy
+from gradhorizon.records.absent_tables import OF_TRAINING, remedy, table_of
 from gradhorizon.records.layout import member_name
 from gradhorizon.runs.members import MemberState, damaged_files, tables_of
 from gradhorizon.runs.provenance import say_differences
@@ -73,7 +73,8 @@ class Look:
         lacking: dict[tuple[str, ...], list[int]] = {}
         for state in self.finished:
             recorded = tables_of(self.folder, state)
-            asked = {*(self.run.measurement or {}), *OF_TRAINING}
+            measured = (self.run.measurement or {}).items()
+            asked = {*(table_of(name, node) for name, node in measured), *OF_TRAINING}
             absent = sorted(asked - recorded - set(state.launch.get("measurements", ())))
             lacking.setdefault(tuple(absent), []).append(state.seed)
         for names, seeds in lacking.items():

@@ -15,17 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from gradhorizon.config import RunConfig
+from gradhorizon.records.absent_tables import table_of
 from gradhorizon.runs.members import MemberState
 from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
 
+SOURCES = {
+    "cell_source": "source of the external cell",
+    "task_source": "source of the external task",
+    "optimizer_source": "source of the external optimizer",
+}
+"""Facts of a launch about what comes from outside the package, in words."""
+
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "pandas", "pyarrow", "wandb", "gradhorizon")
 
 
 def say_differences(states: Sequence[MemberState], launch: Mapping[str, Any]) -> None:
-    """Say what has changed since finished members were trained: the commit, an external cell's source."""
-    for name, what in (("commit", "commit"), ("cell_source", "source of the external cell")):
+    """Say what has changed since finished members were trained: the commit, the source of an external class."""
+    for name, what in {"commit": "commit", **SOURCES}.items():
         then = {state.launch.get(name) for state in states if state.status == "finished"} - {launch.get(name)}
         if then:
             earlier = ", ".join(map(str, sorted(then, key=str)))
@@ -38,13 +46,16 @@ def say_differences(states: Sequence[MemberState], launch: Mapping[str, Any]) ->
 
 def launch_facts(device: str, run: RunConfig) -> dict[str, Any]:
     """Versions, commit, device, precision and threads of this launch."""
+    optimizer = str(run.optimizer["_target_"])
     return {
         **provenance(),
         "device": device,
         "precision": run.precision,
         "num_threads": run.num_threads,
         "cell_source": _external_source(run.model["cell"]["_target_"]),
-        "measurements": sorted(run.measurement or {}),
+        "task_source": _external_source(run.task["_target_"]),
+        "optimizer_source": None if optimizer.startswith("torch.") else _external_source(optimizer),
+        "measurements": sorted(table_of(name, node) for name, node in (run.measurement or {}).items()),
     }
 
 

@@ -22,12 +22,15 @@ _OWN = "gradhorizon.tasks."
 def task_name(run: RunConfig) -> str:
     """Name of the protocol: a shipped one's own, else that of the file that chose it, else that of the class.
 
+    Data of the user's own is called by its file, as one name would pool what has other chance values.
+
     Args:
         run: the resolved configuration.
     """
     target = str(run.task["_target_"])
     if target.startswith(_OWN):
-        return target.split(".")[-2]
+        data = Path(str(run.task.get("path") or "")).stem if "digest" in run.task else ""
+        return _as_name(data) or target.split(".")[-2]
     return _chosen() or _of_class(target)
 
 
@@ -49,7 +52,11 @@ def _chosen() -> str:
         return ""
     choice = str(HydraConfig.get().runtime.choices.get("task") or "")
     is_own = choice and not (CONF_DIR / "task" / f"{choice}.yaml").is_file()
-    return re.sub(r"[^\w.=+-]+", "_", choice) if is_own else ""
+    return _as_name(choice) if is_own else ""
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^\w.=+-]+", "_", text)
 
 
 def _replaces_class(overrides: Iterable[Any]) -> bool:

@@ -70,6 +70,8 @@ def look(cfg: DictConfig) -> Look:
     """
     check_keys(cfg)
     run = validate(cfg)
+    if "digest" in run.task:
+        cfg.task.digest = run.task["digest"]  # a data file that changes from here on is refused by its reader
     device = resolve_device(run.device)
     identity = identity_of(run, device)
     experiment = runs_root(run.runs_dir) / run.experiment_name

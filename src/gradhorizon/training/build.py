@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +30,8 @@ from gradhorizon.machine.randomness import kept_rng
 from gradhorizon.measurements.measurement import Measurement, Program, StepMeasurement
 from gradhorizon.mirrors.mirror import Mirror
 from gradhorizon.network import Network
+from gradhorizon.records.tables import LEAD_COLUMNS, METRICS, Table
+from gradhorizon.tasks.conduct import check_declared, check_samples
 from gradhorizon.tasks.task import Task
 from gradhorizon.terminal.reasons import reason_of
 from gradhorizon.terminal.words import counted, one_line
@@ -67,11 +71,15 @@ def build_setup(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
             check_arguments(getattr(run, group), group)
     with _as_config_error("task"):
         task: Task = _built(cfg.task, Task)
+        check_declared(task, run.seq_len)
     with _as_config_error("measurement"):
         measurements = [_built(node, Measurement) for node in (cfg.measurement or {}).values()]
+        _check_tables(measurements, list(cfg.measurement or ()))
         for measurement in measurements:
             measurement.schedule.check(run.num_steps, sees_solved=not isinstance(measurement, StepMeasurement))
     _refuse_too_large(cfg, run, task, num_members, device)
+    with _as_config_error("task"):
+        check_samples(task)
     with _as_config_error("model"):
         build_network = network_builder(cfg, run, task)
         with kept_rng():
@@ -86,13 +94,34 @@ def build_setup(cfg: DictConfig, run: RunConfig, num_members: int = 1, device: s
             measurement.check(network, task)
     with _as_config_error("optimizer"):
         build_optimizer = instantiate(cfg.optimizer)
-        build_optimizer(network.parameters())
+        _check_kind(build_optimizer(network.parameters()), torch.optim.Optimizer, cfg.optimizer)
         num_parameters = num_real_numbers(network)
     with _as_config_error("trainer"):
         settings = _built(cfg.trainer, TrainerSettings)
     with _as_config_error("logger"):
         mirror = _built(cfg.logger, Mirror)
     return Setup(task, build_network, build_optimizer, measurements, settings, mirror, num_parameters, task.name)
+
+
+def _check_tables(measurements: Sequence[Measurement], keys: Sequence[str]) -> None:
+    """Refuse tables that could not be told apart, or that no file or column can be called by."""
+    tables = [getattr(item, "table", None) for item in measurements]
+    for item, table in zip(measurements, tables, strict=True):
+        name = type(item).__name__
+        if not isinstance(table, Table):
+            raise TypeError(f"`{name}.table` must be a gradhorizon.records.tables.Table, got {type(table).__name__}")
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", table.name) or table.name == METRICS.name:
+            raise ValueError(
+                f"`{name}.table` must be called by small letters, digits and _, and not metrics, got {table.name!r}"
+            )
+        columns = Counter([column.name for column in (*LEAD_COLUMNS, *table.columns)])
+        twice = next((column for column, count in columns.items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"`{name}.table` must have each column once, those that lead every table included, got `{twice}` twice"
+            )
+    if len({table.name for table in tables if table is not None}) < len(tables):
+        raise ValueError(f"each table can be measured once at a time, got {', '.join(keys)}; leave one out")
 
 
 def _refuse_too_large(cfg: DictConfig, run: RunConfig, task: Task, num_members: int, device: str) -> None:
@@ -131,9 +160,13 @@ def _bytes_of(tensor: torch.Tensor, run: RunConfig, with_gradients: bool) -> int
 
 def _built(node: DictConfig, kind: type) -> Any:
     found = instantiate(node)
+    _check_kind(found, kind, node)
+    return found
+
+
+def _check_kind(found: object, kind: type, node: DictConfig) -> None:
     if not isinstance(found, kind):
         raise TypeError(f"`_target_` must build a {kind.__name__}, got {node.get('_target_')}")
-    return found
 
 
 def network_builder(cfg: DictConfig, run: RunConfig, task: Task) -> Callable[[], Network]:
