@@ -85,11 +85,12 @@ class FromArrays(LastStepTask):
     Source: none; the data are yours.
 
     Example:
-        >>> FromArrays(seq_len=100)
-        Traceback (most recent call last):
-        ...
-        gradhorizon.tasks.arrays.reading.DataError: `path` must name a file that ends in .npz, .npy, .csv or .parquet, \
-got none: task.path=…
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        ...     np.save(file.name, np.sin(np.arange(500)))
+        ...     task = FromArrays(seq_len=50, path=file.name, steps_ahead=3)
+        >>> task.sample(np.random.default_rng(0), batch_size=4).inputs.shape, task.num_held_out
+        (torch.Size([4, 50, 1]), 48)
     """
 
     name: ClassVar[str] = "from_arrays"
