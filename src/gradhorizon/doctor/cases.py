@@ -14,8 +14,11 @@ from gradhorizon.terminal.words import counted
 BATCH_SIZE = 3
 LENGTHS = (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 """Steps: one, two, and chunks of 16, 32 and 64, and one less and one more."""
-ODD_SIZES = (1, 7)
-"""Values of `hidden_size` beside the one that is asked for: no vector of a kernel is full."""
+ODD_SIZES = (5, 7)
+"""Values of `hidden_size` beside the one that is asked for: no vector of a kernel is full.
+
+Not 1: a norm over one feature is 0, and its gradient nothing but rounding.
+"""
 _LONGEST = max(LENGTHS)
 _LENGTHS_OF_SIZES = (1, 2, 17, 33, 65)
 _CUTS = ((1,), (16,), (17, 33), (64,))

@@ -136,7 +136,10 @@ class LayerExam:
             if outputs.requires_grad:
                 torch.autograd.grad(outputs.sum(), [leaf], allow_unused=True)
 
-        self._rounds = check_precision(self.name, self.layer, forth_and_back, leaf).rounds
+        inputs = leaf.detach()
+        with torch.no_grad():
+            self._rounds = check_precision(self.name, self.layer, lambda: self.layer(inputs), inputs).rounds
+        check_precision(self.name, self.layer, forth_and_back, leaf)
         return None
 
     _rounds = False
@@ -241,5 +244,5 @@ class LayerExam:
         padded["input_gradient"][:, :length] = expected["input_gradient"]
         errors = relative_errors(found, padded)
         if any(not error <= _LIMIT for error in errors.values()):
-            limits = rounding_limits(layer, short, expected, torch.float64, method.reference)
+            limits = rounding_limits(layer, short, expected, errors, torch.float64, method.reference)
         return all(error <= max(_LIMIT, limits[name]) or limits[name] > UNDECIDED for name, error in errors.items())

@@ -5,6 +5,7 @@ Notation: B batch, N steps, D input size, H hidden size.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from functools import partial
 from itertools import pairwise
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Layer, Recurrent, State
-from gradhorizon.doctor.cases import Case
+from gradhorizon.doctor.cases import BATCH_SIZE, Case
 from gradhorizon.doctor.stepping import SteppedLayer
+from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.gate import is_noisy_in_training
 from gradhorizon.kernels.quantities import (
     FIRST_STEP,
@@ -30,6 +32,7 @@ from gradhorizon.kernels.quantities import (
 from gradhorizon.kernels.rounding import Rounded
 
 _COTANGENT = "outputs_cotangent"
+_NUM_STEPS = 5
 
 
 class Method(ABC):
@@ -69,9 +72,17 @@ class Method(ABC):
         del module
         return True
 
+    def has_modes(self, module: Any) -> bool:
+        """Whether the reference differs between training and evaluation mode."""
+        del module
+        return True
+
 
 class OfSegment(Method):
     """A recurrence: `segment`, whole or in pieces, against the loop over `step`."""
+
+    def __init__(self) -> None:
+        self._modes: dict[int, tuple[Any, bool]] = {}
 
     words = "`segment` with the float64 loop over `step` on the CPU"
 
@@ -90,6 +101,15 @@ class OfSegment(Method):
     def is_noisy(self, module: Any) -> bool:
         """Whether training mode compares nothing."""
         return is_noisy_in_training(module)
+
+    def has_modes(self, module: Any) -> bool:
+        """Whether the loop gives other bits in evaluation mode (batch statistics), asked once of a module."""
+        if id(module) not in self._modes:
+            loop = cast(copy.deepcopy(module), torch.float64, "cpu")
+            draws = draws_of(loop, torch.float64, _NUM_STEPS, BATCH_SIZE)
+            first, second = (self.reference(loop.train(training), draws) for training in (True, False))
+            self._modes[id(module)] = module, not all(torch.equal(first[name], second[name]) for name in first)
+        return self._modes[id(module)][1]
 
 
 def _run_pieces(cell: Recurrent, x: Tensor, state: State, cuts: tuple[int, ...]) -> tuple[Tensor, State]:

@@ -186,14 +186,15 @@ def findings(
         dtypes: names of `DTYPES`.
         cases: what is compared.
     """
-    is_noisy = subject.method.is_noisy(subject.cell)
+    method = subject.method
+    is_noisy = method.is_noisy(subject.cell)
     for place in places:
         for name in dtypes:
             modes = _modes(place, is_noisy)
             outcomes = tuple(
-                compared(subject.method, _of_size(subject, case), case, place, DTYPES[name], training)
+                own
                 for case in cases
-                for training in modes
+                for own in compared(method, _of_size(subject, case), case, place, DTYPES[name], modes)
             )
             verdict = _verdict(place, name, outcomes)
             raised = [own.problem for own in outcomes if own.problem and own.verdict == verdict]

@@ -98,8 +98,8 @@ def run_steps(
         return tree if rounded is None else tree_map(rounded, tree)
 
     outputs = []
-    for t in range(x.shape[1]):
-        projected_t = handed_on(select_step(cell.project(x[:, t : t + 1], FIRST_STEP + t), 0))
+    for t, x_t in enumerate(x.split(1, dim=1)):
+        projected_t = handed_on(select_step(cell.project(x_t, FIRST_STEP + t), 0))
         state = handed_on(cell.recur(projected_t, state))
         outputs.append(handed_on(cell.output(projected_t, state)))
     return torch.stack(outputs, dim=1), state

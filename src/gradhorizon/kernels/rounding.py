@@ -12,7 +12,7 @@ its smallest normal number and c = `COARSENESS`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ COARSENESS = 4.0
 """Steps of the format by which a tensor moves at most, where a kernel rounds it to half a step."""
 _MARGIN = 2.0  # over the worst of the draws, for sums inside a step
 _NUM_DRAWS = 4
+_PLAIN = 1e4
 
 Rounded = Callable[[Tensor], Tensor]
 Reference = Callable[[nn.Module, Draws, Rounded], Quantities]
@@ -70,19 +71,31 @@ class Rounding:
 
 
 def rounding_limits(
-    module: nn.Module, draws: Draws, expected: Quantities, dtype: torch.dtype, reference: Reference
+    module: nn.Module,
+    draws: Draws,
+    expected: Quantities,
+    errors: Mapping[str, float],
+    dtype: torch.dtype,
+    reference: Reference,
 ) -> dict[str, float]:
-    """Quantity -> largest relative error that rounding to `dtype` may cause, dimensionless; infinite if it overflows.
+    """Quantity -> relative error that rounding to `dtype` may cause, dimensionless; infinite if it overflows.
+
+    That is the largest of several draws, or of as many as explain all of `errors`.
 
     Args:
         module: on the CPU in float64; left as it is.
         draws: what it is given.
         expected: what it gives without rounding.
+        errors: the same names -> the relative error that is to be explained.
         dtype: whose rounding.
         reference: runs it.
     """
     limits = dict.fromkeys(expected, 0.0)
     for seed in range(_NUM_DRAWS):
+        # In float64 no rectifier is so near to its kink that one draw could miss what another shows.
+        is_plain = seed > 0 and dtype == torch.float64
+        if all(errors[name] <= limit or (is_plain and errors[name] > _PLAIN * limit) for name, limit in limits.items()):
+            break
         rounding = Rounding(dtype, seed)
         moved = copy.deepcopy(module)
         with torch.no_grad():
