@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-from mambapy.mamba import MambaBlock, MambaConfig
 from torch import Tensor, nn
 
 from gradhorizon.cells.cell import Layer
@@ -14,7 +14,8 @@ class Mamba(Layer):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         self.inp = nn.Linear(input_size, hidden_size)
-        self.block = MambaBlock(MambaConfig(d_model=hidden_size, n_layers=1))
+        mamba = import_module("mambapy.mamba")  # which has no annotations
+        self.block = mamba.MambaBlock(mamba.MambaConfig(d_model=hidden_size, n_layers=1))
 
     def forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.block(self.inp(x))

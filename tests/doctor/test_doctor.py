@@ -259,7 +259,7 @@ def test_the_widest_table_fits_eighty_columns() -> None:
 
 
 def test_the_conclusion_names_every_cell_that_fails() -> None:
-    wrong = {"cell": "GRU", "place": "cpu", "verdict": "FAIL"}
+    wrong: dict[str, Any] = {"cell": "GRU", "place": "cpu", "verdict": "FAIL"}
     wrongs = [finding(verdict="FAIL"), finding(**wrong), finding(**wrong, dtype="float16")]
     found = [finding(), *wrongs, finding(verdict="unsupported")]
     said = conclusion(found)

@@ -26,6 +26,7 @@ class Finding:
         verdict: pass, FAIL, unsupported (the dtype is not implemented there) or untested (from these weights even the
             reference overflows, or rounding alone changes everything).
         problem: what was raised at the first case that fails or refuses, in its own words, or nothing.
+        has_equation: whether it was held against a step, and not against itself alone.
     """
 
     cell: str
@@ -35,6 +36,7 @@ class Finding:
     outcomes: tuple[Outcome, ...]
     verdict: str
     problem: str = ""
+    has_equation: bool = True
 
     @property
     def errors(self) -> dict[str, float]:

@@ -40,9 +40,11 @@ class Method(ABC):
 
     Attributes:
         words: what is compared with what.
+        has_equation: whether the reference is a step, and not the module itself.
     """
 
     words: str
+    has_equation = True
 
     def draws(self, module: Layer, case: Case, dtype: torch.dtype) -> Draws:
         """What the module is given, and what its loss reads, in float64, rounded to `dtype` beforehand."""
@@ -126,6 +128,7 @@ def _run_pieces(cell: Recurrent, x: Tensor, state: State, cuts: tuple[int, ...])
 class OfLayer(Method):
     """A layer without a step: a batch of it against each sample alone, and its formats against its own float64."""
 
+    has_equation = False
     words = "a layer without a step: each batch, device and dtype with its own float64 on the CPU, sample by sample"
 
     def kernel(self, module: Any, draws: Draws, case: Case) -> Quantities:  # noqa: ARG002
@@ -147,6 +150,7 @@ class OfLayer(Method):
 class OfStep(OfLayer):
     """A layer that has a recurrent mode of its own: the whole sequence at once against the loop over that step."""
 
+    has_equation = True
     words = "the layer with the float64 loop over its own step on the CPU"
 
     def reference(self, module: SteppedLayer, draws: Draws, rounded: Rounded | None = None) -> Quantities:

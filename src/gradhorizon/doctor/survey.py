@@ -200,7 +200,9 @@ def findings(
             raised = [own.problem for own in outcomes if own.problem and own.verdict == verdict]
             raised = raised or [own.problem for own in outcomes if own.problem]
             problem = raised[0] if raised else ""
-            yield Finding(subject.name, subject.models, place.name, name, outcomes, verdict, problem)
+            yield Finding(
+                subject.name, subject.models, place.name, name, outcomes, verdict, problem, method.has_equation
+            )
 
 
 def _of_size(subject: Subject, case: Case) -> Layer:

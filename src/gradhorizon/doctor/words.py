@@ -19,6 +19,11 @@ from gradhorizon.doctor.survey import Subject
 from gradhorizon.terminal.words import counted, shortened
 
 _HEADINGS = ("outputs", "final\nstate", "input\ngrad.", "state\ngrad.", "param.\ngrad.")
+_SHOWN = "what is computed here, forward and back, is what the cells' equations say, to the precision of each dtype."
+_OF_ITSELF = (
+    "the layer agrees with itself over batches, lengths and dtypes, and its gradient with differences. It has no step "
+    "that it could be held against, unless `--step` names one."
+)
 _MOST_WORDS = 400  # characters of a problem
 _STYLES = {"pass": "green", "FAIL": "bold red", "unsupported": "dim", "untested": "yellow", "note": "yellow"}
 
@@ -122,10 +127,8 @@ def conclusion(found: Sequence[Finding], checks: Sequence[Check] = ()) -> str:
             f"trained or measured there does not follow the cell's equation; {_advice(found, checks)}."
         )
     elif any(one.verdict == "pass" for one in found):
-        subject = f"All {counts['pass']} checks pass" if counts["pass"] > 1 else "The check passes"
         words = (
-            f"{subject}: what is computed here, forward and back, is what the cells' equations say, to the precision "
-            "of each dtype."
+            f"{_passing(counts['pass'], number)}: {_SHOWN if all(one.has_equation for one in found) else _OF_ITSELF}"
         )
     else:
         words = "Nothing was shown."
@@ -136,6 +139,12 @@ def conclusion(found: Sequence[Finding], checks: Sequence[Check] = ()) -> str:
         words += f" Not supported here: {unsupported}."
     asked = [f"{one.cell} {one.name}" for one in checks if one.verdict == "untested"]
     return words + f" Could not be decided: {'; '.join(asked)}." * bool(asked)
+
+
+def _passing(num_passed: int, number: int) -> str:
+    if number == 1:
+        return "The check passes"
+    return f"All {number} checks pass" if num_passed == number else f"{num_passed} of {number} checks pass, none FAILs"
 
 
 def _advice(found: Sequence[Finding], checks: Sequence[Check]) -> str:
