@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -60,6 +61,18 @@ def test_a_fault_of_one_format_leaves_the_others_right(cell: type[ScanCell]) -> 
     _, found = examined(cell, *DTYPES)
     wrong = [one.dtype for one in found if one.verdict != "pass"]
     assert wrong == [ONE_FORMAT[cell]]
+
+
+@pytest.mark.parametrize("kind", ["MGU", "LEM"])
+def test_a_layer_of_torchrecurrent_agrees_with_its_own_single_steps(kind: str) -> None:
+    pytest.importorskip("torchrecurrent")
+    others = importlib.import_module("tests.doctor.others")
+    _, (finding,) = examined(others.OfTorchrecurrent, "float32", longest=17, kind=kind)
+    assert finding.verdict == "pass"
+    assert 0 < finding.errors["parameter_gradient"] < 1e-4
+    subject, found = examined(others.DetachesEachChunk, "float64", longest=17, kind=kind)
+    assert found[0].verdict == "FAIL"
+    assert "only at 17 steps (right at 1, 2, 15, 16)" in remarks(subject, found)[0]
 
 
 @pytest.mark.parametrize(("gain", "nonlinearity"), [(5.0, "tanh"), (1.4, "relu")])
