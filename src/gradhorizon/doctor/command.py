@@ -3,42 +3,33 @@
 A cell's `segment` may be a fused kernel or a parallel scan. Its outputs, final
 state and gradients are compared with the float64 loop over the cell's `step`,
 on every device and in every dtype. Numbers are norms of differences, relative
-to the norm of what is right.
+to the norm of what is right. A cell or layer of your own (`--cell`) is compared
+over lengths around chunks of 16, 32 and 64 steps, in batches of 1 and 3, odd
+sizes and pieces: docs/doctor.md. The exit code is 0 if all that is supported
+passes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from gradhorizon.config import ConfigError
-from gradhorizon.doctor.survey import (
-    DTYPES,
-    GROUPS,
-    Finding,
-    Subject,
-    external_subject,
-    findings,
-    places_of,
-    present_devices,
-    shipped_subjects,
-)
+from gradhorizon.doctor.cases import LENGTHS, ODD_SIZES
+from gradhorizon.doctor.checks import Check, checks_of
+from gradhorizon.doctor.findings import DTYPES, Finding
+from gradhorizon.doctor.survey import Subject, external_subject, findings, places_of, present_devices, shipped_subjects
+from gradhorizon.doctor.words import answers, conclusion, document, remarks, table, title
 from gradhorizon.terminal.program import parser_of, program
-from gradhorizon.terminal.words import shortened
 from gradhorizon.training.devices import resolve_device
 from gradhorizon.training.numerics import configure_precision
 
@@ -46,11 +37,10 @@ _EXAMPLES = """\
 examples:
   gradhorizon-doctor
   gradhorizon-doctor --device cpu --cell my_package.MyCell +model.cell.gain=2
+  gradhorizon-doctor --cell my_package.Block --step step --cache my_package.empty_cache
 """
-_HEADINGS = ("outputs", "final\nstate", "input\ngrad.", "state\ngrad.", "param.\ngrad.")
-_MOST_WORDS = 400  # characters of a problem
+_INPUT_LEN = 50
 _WIDE = 100  # columns, from which on there is room for wider gaps
-_STYLES = {"pass": "green", "FAIL": "bold red", "unsupported": "dim", "untested": "yellow"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,18 +56,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(options: argparse.Namespace) -> int:
-    found = _examined(options)
+    found, checks = _examined(options)
     if options.json:
-        sys.stdout.write(json.dumps({"facts": facts(), "findings": [_plain(one) for one in found]}, indent=2) + "\n")
-    return int(any(one.verdict in ("FAIL", "untested") for one in found))
+        sys.stdout.write(json.dumps({"facts": facts(), **document(found, checks)}, indent=2) + "\n")
+    is_ill = any(one.verdict in ("FAIL", "untested") for one in found) or any(one.verdict == "FAIL" for one in checks)
+    return int(is_ill)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("gradhorizon-doctor", __doc__, _EXAMPLES, "%(prog)s [option ...] [setting ...]")
     parser.add_argument("--device", action="append", help="cpu, cuda or mps; may be repeated (default: all present)")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="may be repeated (default: all)")
-    parser.add_argument("--cell", metavar="PATH", help="import path of a cell of your own, instead of the shipped ones")
-    parser.add_argument("--input-len", type=_positive, default=50, metavar="N", help="steps compared (default: 50)")
+    parser.add_argument(
+        "--cell", metavar="PATH", help="import path of a cell or layer of your own, which is swept over"
+    )
+    parser.add_argument("--step", default="", metavar="NAME", help="a layer's own method (x_t, cache) -> (y_t, cache)")
+    parser.add_argument(
+        "--cache", default="", metavar="PATH", help="import path of a function (module, batch_size) for the first step"
+    )
+    parser.add_argument("--sweep", action="store_true", help="lengths, batches, sizes and pieces for shipped cells too")
+    parser.add_argument(
+        "--input-len", type=_positive, metavar="N", help=f"compare N steps alone (default without --cell: {_INPUT_LEN})"
+    )
     parser.add_argument("--json", action="store_true", help="print nothing but a JSON document")
     parser.add_argument("settings", nargs="*", metavar="setting", help="settings of a run, such as hidden_size=64")
     return parser
@@ -89,39 +89,42 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _examined(options: argparse.Namespace) -> list[Finding]:
+def _examined(options: argparse.Namespace) -> tuple[list[Finding], list[Check]]:
     console = Console(quiet=options.json, highlight=False)
     places = places_of([resolve_device(name) for name in options.device or present_devices()])
-    settings = ["hidden_size=32", f"seq_len={options.input_len}", *options.settings]
-    subjects = [external_subject(options.cell, settings)] if options.cell else shipped_subjects(settings)
-    _say_facts(console, options.input_len)
+    is_swept = options.input_len is None and bool(options.sweep or options.cell)
+    input_len = None if is_swept else options.input_len or _INPUT_LEN
+    subjects = _subjects(options, input_len)
+    _say_facts(console)
     found: list[Finding] = []
+    checks: list[Check] = []
     for subject in subjects:
-        own = list(findings(subject, places, options.dtype or list(DTYPES), options.input_len))
-        console.print(_title(subject))
-        console.print(_table(own, gap=1 + (console.width >= _WIDE)))
-        for line in _problems(own):
+        answered = checks_of(subject.name, subject.cell, LENGTHS if input_len is None else (input_len,))
+        has_form = answered[0].verdict != "FAIL"
+        dtypes = options.dtype or list(DTYPES)
+        own = list(findings(subject, places, dtypes, subject.cases(input_len))) if has_form else []
+        console.print(title(subject))
+        _say_compared(console, subject, input_len)
+        if own:
+            console.print(table(own, gap=1 + (console.width >= _WIDE)))
+        for line in remarks(subject, own):
             console.print(f"  {line}", markup=False, style="dim")
-        found += own
-    console.print(f"\n{conclusion(found)}", markup=False)
-    return found
+        if options.cell or any(one.verdict != "pass" for one in answered):
+            for answer in answers(answered):
+                console.print(answer)
+        found, checks = found + own, checks + answered
+    console.print(f"\n{conclusion(found, checks)}", markup=False)
+    return found, checks
 
 
-def _title(subject: Subject) -> Text:
-    models = ", ".join(subject.models)
-    return Text.assemble("\n", (subject.name, "bold"), "" if models == subject.name else f": {models}")
-
-
-def _problems(own: Sequence[Finding]) -> list[str]:
-    """What was raised, each with where it was."""
-    raised: dict[str, list[str]] = {}
-    is_one = len({one.problem for one in own}) == 1
-    for one in own:
-        if one.problem:
-            # The same words about another dtype are the same problem.
-            words = one.problem if is_one else one.problem.replace(one.dtype, "…")
-            raised.setdefault(words, []).append(f"{one.place} {one.dtype}")
-    return [f"{', '.join(where)}: {shortened(words, _MOST_WORDS)}" for words, where in raised.items()]
+def _subjects(options: argparse.Namespace, input_len: int | None) -> list[Subject]:
+    settings = ["hidden_size=32", f"seq_len={input_len or _INPUT_LEN}", *options.settings]
+    sizes = ODD_SIZES if input_len is None else ()
+    if options.cell:
+        return [external_subject(options.cell, settings, sizes, options.step, options.cache)]
+    if options.step or options.cache:
+        raise ConfigError("`--step` and `--cache` are of a layer of your own, got no `--cell`")
+    return shipped_subjects(settings, sizes)
 
 
 def facts() -> dict[str, Any]:
@@ -154,7 +157,7 @@ def _override(value: str | None) -> str:
     return "" if value is None else f"; NVIDIA_TF32_OVERRIDE={value} overrules both"
 
 
-def _say_facts(console: Console, input_len: int) -> None:
+def _say_facts(console: Console) -> None:
     known = facts()
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items() if version is not None)
     console.print(f"versions  {versions}, {known['platform']}")
@@ -163,74 +166,11 @@ def _say_facts(console: Console, input_len: int) -> None:
         console.print(f"{name:<9} {device['name']}{threads}, {'has' if device['has_float64'] else 'no'} float64")
     flags = [f"{'on' if is_on else 'off'} in {name}" for name, is_on in known["tf32"].items()]
     console.print(f"TF32      {', '.join(flags)}{_override(known['tf32_override'])}")
-    console.print(f"compared  {input_len} steps of `segment` with the float64 loop over `step` on the CPU")
 
 
-def _table(own: Sequence[Finding], gap: int) -> Table:
-    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
-    for heading in ("where", "dtype"):
-        table.add_column(f"\n{heading}", no_wrap=True)
-    for heading in _HEADINGS:
-        table.add_column(heading if "\n" in heading else f"\n{heading}", justify="right", no_wrap=True)
-    table.add_column("\nlimit", justify="right", no_wrap=True)
-    table.add_column("\nverdict", no_wrap=True)
-    for one in own:
-        numbers = [_number(one.errors.get(name), one.tolerance) for name in GROUPS]
-        tolerance, verdict = Text(f"{one.tolerance:.0e}"), Text(one.verdict, style=_STYLES[one.verdict])
-        table.add_row(one.place, one.dtype, *numbers, tolerance, verdict)
-    return table
-
-
-def _number(error: float | None, tolerance: float) -> Text:
-    if error is None:
-        return Text("-", style="dim")
-    return Text(f"{error:.1e}" if error else "0", style="" if error <= tolerance else _STYLES["FAIL"])
-
-
-def conclusion(found: Sequence[Finding]) -> str:
-    """What the findings mean, in a sentence or two.
-
-    Args:
-        found: at least one finding.
-    """
-    counts = Counter(one.verdict for one in found)
-    if counts["FAIL"]:
-        words = (
-            f"{counts['FAIL']} of {len(found)} checks FAIL: {'; '.join(_failing(found))}. What is trained or measured "
-            f"there does not follow the cell's equation; {_advice(found)}."
-        )
-    elif counts["pass"]:
-        subject = f"All {counts['pass']} checks pass" if counts["pass"] > 1 else "The check passes"
-        words = (
-            f"{subject}: what is computed here, forward and back, is what the cells' equations say, to the precision "
-            "of each dtype."
-        )
-    else:
-        words = "Nothing was shown."
-    if counts["untested"]:
-        words += f" Not tested: {counts['untested']}; from these weights even the float64 loop overflows."
-    if counts["unsupported"]:
-        words += f" Not supported here: {counts['unsupported']}."
-    return words
-
-
-def _advice(found: Sequence[Finding]) -> str:
-    if all(one.problem for one in found if one.verdict == "FAIL"):
-        return "mend the cell as said above, or use another device or dtype if it runs there"
-    return "mend `segment`, delete it (the default loops over `recur`), or use another device or dtype"
-
-
-def _failing(found: Sequence[Finding]) -> list[str]:
-    dtypes: dict[tuple[str, str], list[str]] = {}
-    for one in found:
-        if one.verdict == "FAIL":
-            dtypes.setdefault((one.cell, one.place), []).append(one.dtype)
-    return [f"{cell} on {place} in {', '.join(own)}" for (cell, place), own in dtypes.items()]
-
-
-def _plain(one: Finding) -> dict[str, Any]:
-    errors = {name: error if math.isfinite(error) else None for name, error in one.errors.items()}
-    return {**asdict(one), "errors": errors}
+def _say_compared(console: Console, subject: Subject, input_len: int | None) -> None:
+    steps = f"{input_len} steps" if input_len else f"{len(subject.cases(None))} cases of 1 to {max(LENGTHS)} steps"
+    console.print(f"{steps}: {subject.method.words}", style="dim")
 
 
 if __name__ == "__main__":

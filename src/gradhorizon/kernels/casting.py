@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from gradhorizon.cells.called import name_of
+
 _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
 SomeModule = TypeVar("SomeModule", bound=nn.Module)
@@ -40,7 +42,7 @@ def cast(module: SomeModule, dtype: torch.dtype, device: torch.device | str | No
         return module.to(device=device, dtype=dtype)
     if dtype not in _COMPLEX:
         raise NoComplexFormatError(
-            f"complex tensors are not supported in {dtype}, got a {type(module).__name__} that holds some; use float32 "
+            f"complex tensors are not supported in {dtype}, got a {name_of(module)} that holds some; use float32 "
             "or float64, or store (real, imaginary) pairs"
         )
     formats = {True: _COMPLEX[dtype], False: dtype}

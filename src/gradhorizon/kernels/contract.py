@@ -8,10 +8,8 @@ Notation: B batch, N steps, D input size, S entries of the full state, t counts 
 from __future__ import annotations
 
 import copy
-import logging
-import math
-from collections.abc import Hashable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,21 +17,17 @@ from torch import Tensor
 
 from gradhorizon.cells.called import name_of
 from gradhorizon.cells.cell import Projected, Recurrent, State, select_step, split_steps
-from gradhorizon.kernels.attributes import are_same_tensors, is_same_tensor
+from gradhorizon.kernels.attributes import are_same_tensors
 from gradhorizon.kernels.conduct import LENGTHS, ConductError, check_precision, check_repeats, check_untouched
-from gradhorizon.kernels.derivatives import Derivatives, compare_derivatives
 from gradhorizon.kernels.gate import SamplesInteractError, configuration
+from gradhorizon.kernels.one_step import check_derivatives, one_step
 from gradhorizon.kernels.shapes import BATCH_SIZE, check_shapes, in_words, own_copy
 from gradhorizon.kernels.surroundings import own_surroundings
-from gradhorizon.terminal.once import say_once
-
-log = logging.getLogger(__name__)
 
 _NUM_STEPS = max(LENGTHS)
 _FIRST_STEP = 3
 _CLOCK = (0, 1, 2, 3, 4, 5, 99)  # `first_step` of the steps that are looked at: what is done at each k-th is among them
 _WATCHED = (0, 1, 99)  # those whose single operations are followed, which takes ten times as long
-_MOST_ENTRIES = 64  # rows and columns of a Jacobian that are compared
 _TOLERANCE = 1e-10  # as the kernel gate's for float64
 _SCALES = (0.03, 1.0, 10.0)  # of the samples that run together and alone
 
@@ -56,16 +50,43 @@ def check_contract(cell: Recurrent) -> None:
     key = configuration(cell)
     if key in _passed:
         return
-    check_shapes(cell)
-    with own_surroundings(), in_words(name_of(cell), "segment"):
-        copied = own_copy(cell)
-        with torch.no_grad():
-            given, rounds = _check_steps(copied)
-            _check_memory(copied)
-            _check_samples(copied)
-        _check_copies(copied)
-        _check_derivatives(copied, given, rounds)
+    for check in contract_checks(cell).values():
+        check()
     _passed.add(key)
+
+
+def contract_checks(cell: Recurrent) -> dict[str, Callable[[], None]]:
+    """What `check_contract` asks, in its order: what must hold, in words -> raises ConductError where it does not.
+
+    Args:
+        cell: left as it is.
+    """
+    examined = _Examined(cell)
+    return {FORM: partial(check_shapes, cell), **{words: partial(examined.ask, own) for words, own in _ASKED.items()}}
+
+
+class _Examined:
+    """A copy of a cell, and what earlier checks have found of it for later ones."""
+
+    def __init__(self, cell: Recurrent) -> None:
+        self.name = name_of(cell)
+        self.original = cell
+
+    @cached_property
+    def cell(self) -> Recurrent:
+        return own_copy(self.original)
+
+    @cached_property
+    def given(self) -> list[tuple[Tensor, State]]:
+        return _untouched_steps(self.cell)
+
+    @cached_property
+    def rounds(self) -> bool:
+        return _watched_steps(self.cell, self.given)
+
+    def ask(self, check: Callable[[_Examined], object]) -> None:
+        with own_surroundings(), in_words(self.name, "segment"):
+            check(self)
 
 
 def check_training_memory(cell: Recurrent) -> None:
@@ -104,6 +125,7 @@ def _draws(cell: Recurrent) -> tuple[Tensor, State]:
     return x, cell.segment(x, cell.initial_state(BATCH_SIZE), 0)[1]
 
 
+@torch.no_grad()
 def _check_memory(cell: Recurrent) -> None:
     x, state = _draws(cell)
     check_repeats(cell, lambda _: cell.initial_state(BATCH_SIZE), tolerance=_TOLERANCE)
@@ -120,32 +142,35 @@ def _steps(cell: Recurrent, projected: Sequence[Projected], state: State) -> Ite
         yield state, cell.output(projected_t, state), gates
 
 
-def _check_steps(cell: Recurrent) -> tuple[list[tuple[Tensor, State]], bool]:
-    """Inputs and states of steps that were run one by one, and whether any rounds."""
-    name = f"{name_of(cell)}.recur"
+@torch.no_grad()
+def _untouched_steps(cell: Recurrent) -> list[tuple[Tensor, State]]:
+    """Inputs and states of steps that were run one by one, and changed neither."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(BATCH_SIZE, _NUM_STEPS, cell.input_size, generator=generator, dtype=torch.float64)
     state = tuple(part.detach().clone() for part in cell.initial_state(BATCH_SIZE))
-    given, rounds = [], False
+    given = []
     for t, x_t in zip(_CLOCK, x.split(1, dim=1), strict=True):
         reached = _untouched_step(cell, x_t, state, t)
-        if t in _WATCHED:
-            leaves = _leaves((x_t, *state))
-            rounds |= check_precision(name, cell, partial(_step, cell, x_t, state, t), (x_t, state)).rounds
-            check_precision(name, cell, partial(_pass_back, cell, leaves, t), leaves)
         given.append((x_t, state))
         state = tuple(part.detach() for part in reached)
-    return given, rounds
+    return given
+
+
+@torch.no_grad()
+def _watched_steps(cell: Recurrent, given: Sequence[tuple[Tensor, State]]) -> bool:
+    """Whether any step rounds; none leaves float64 or reads a value."""
+    name = f"{name_of(cell)}.recur"
+    rounds = False
+    for t, (x_t, state) in zip(_CLOCK, given, strict=True):
+        if t in _WATCHED:
+            leaves = _leaves((x_t, *state))
+            rounds |= check_precision(name, cell, partial(one_step, cell, x_t, state, t), (x_t, state)).rounds
+            check_precision(name, cell, partial(_pass_back, cell, leaves, t), leaves)
+    return rounds
 
 
 def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.detach().clone().requires_grad_() for tensor in tensors]
-
-
-def _step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> tuple[State, Tensor]:
-    projected_t = select_step(cell.project(x_t, t), 0)
-    state = tuple(cell.recur(projected_t, state))
-    return state, cell.output(projected_t, state)
 
 
 def _untouched_step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> State:
@@ -161,21 +186,22 @@ def _untouched_step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> State
 
 @torch.enable_grad()
 def _pass_back(cell: Recurrent, leaves: Sequence[Tensor], t: int) -> None:
-    reached, output = _step(cell, leaves[0], tuple(leaves[1:]), t)
+    reached, output = one_step(cell, leaves[0], tuple(leaves[1:]), t)
     felt = [part for part in (*reached, output) if part.requires_grad]
     if felt:
         torch.autograd.grad([part.sum() for part in felt], leaves, allow_unused=True)
 
 
+@torch.no_grad()
 def _check_samples(cell: Recurrent) -> None:
     x, state = _draws(cell)
     scales = torch.tensor(_SCALES, dtype=torch.float64)
     x = x * scales[:, None, None]
     state = tuple(part * scales.view(-1, *[1] * (part.ndim - 1)) for part in state)
-    together = _flattened(_step(cell, x[:, :1], state, _FIRST_STEP))
+    together = _flattened(one_step(cell, x[:, :1], state, _FIRST_STEP))
     for sample in range(BATCH_SIZE):
         own = slice(sample, sample + 1)
-        alone = _flattened(_step(cell, x[own, :1], tuple(part[own] for part in state), _FIRST_STEP))
+        alone = _flattened(one_step(cell, x[own, :1], tuple(part[own] for part in state), _FIRST_STEP))
         if not are_same_tensors(alone, [part[own] for part in together], _TOLERANCE):
             raise SamplesInteractError(
                 f"samples must not interact, got a {name_of(cell)} whose numbers for a sample depend on others "
@@ -196,75 +222,14 @@ def _check_copies(cell: Recurrent) -> None:
     own_copy(used)
 
 
-def _check_derivatives(cell: Recurrent, given: Sequence[tuple[Tensor, State]], rounds: bool) -> None:
-    pieces = ["its input", *(f"its state component `{name}`" for name in cell.state_shapes)]
-    sizes = [cell.input_size, *(math.prod(shape) for shape in cell.state_shapes.values())]
-    training = copy.deepcopy(cell).train()
-    for t, (x_t, state) in zip(_CLOCK, given, strict=True):
-        point = torch.cat([part[0].flatten() for part in (x_t, *state)])
-        _judge(cell, _compared(cell, point, sizes, t), pieces, sizes, rounds, "")
-        if t == _CLOCK[-1] and _is_alike(cell, training, point, t):
-            _judge(cell, _compared(training, point, sizes, t), pieces, sizes, rounds, " in training mode")
-
-
-def _is_alike(cell: Recurrent, training: Recurrent, point: Tensor, t: int) -> bool:
-    """Whether a step gives the same numbers in training mode, no batch statistics and no noise."""
-    points = torch.stack([point, 0.5 * point, point])
-    with torch.no_grad():
-        return is_same_tensor(_map(cell, points, t), _map(training, points, t), _TOLERANCE)
-
-
-def _compared(cell: Recurrent, point: Tensor, sizes: Sequence[int], t: int) -> Derivatives:
-    rows = _spread([cell.hidden_size, *sizes[1:]])
-    return compare_derivatives(lambda points: _map(cell, points, t), point, rows, _spread(sizes))
-
-
-def _map(cell: Recurrent, points: Tensor, t: int) -> Tensor:
-    """One step as a map of flat vectors: (input, state) -> (output, state), shapes (M, D + S) -> (M, H + S)."""
-    x_t, *parts = points.split([cell.input_size, *(math.prod(shape) for shape in cell.state_shapes.values())], dim=1)
-    state = tuple(
-        part.reshape(len(points), *shape) for part, shape in zip(parts, cell.state_shapes.values(), strict=True)
-    )
-    reached, output = _step(cell, x_t.unsqueeze(1), state, t)
-    return torch.cat([part.reshape(len(points), -1) for part in (output, *reached)], dim=1)
-
-
-def _spread(sizes: Sequence[int]) -> list[int]:
-    """Some entries of every piece, evenly spread."""
-    found, start = [], 0
-    most = max(1, _MOST_ENTRIES // len(sizes))
-    for size in sizes:
-        count = min(size, most)
-        found += [start + index * size // count for index in range(count)]
-        start += size
-    return found
-
-
-def _judge(
-    cell: Recurrent, found: Derivatives, pieces: Sequence[str], sizes: Sequence[int], rounds: bool, where: str
-) -> None:
-    ends = torch.tensor(sizes).cumsum(0)
-    owner = torch.searchsorted(ends, torch.tensor(found.columns), right=True)
-    for index, piece in enumerate(pieces):
-        is_wrong = found.is_wrong & (owner == index)
-        if not is_wrong.any():
-            continue
-        is_missing = not bool((found.by_autograd[:, owner == index] != 0).any())
-        if is_missing or not (rounds or found.has_function):
-            raise ConductError(_words_of_detached(cell, found, is_wrong, piece, where))
-        say_once(
-            log,
-            f"note: the gradient of {name_of(cell)} is a surrogate, and differs from the derivative of what the "
-            "cell computes; measurements are of the gradient that trains",
-        )
-
-
-def _words_of_detached(cell: Recurrent, found: Derivatives, is_wrong: Tensor, piece: str, where: str) -> str:
-    gap = torch.where(is_wrong, (found.by_autograd - found.by_differences).abs(), 0)
-    worst = int(gap.argmax())
-    right, got = found.by_differences.flatten()[worst], found.by_autograd.flatten()[worst]
-    return (
-        f"`{name_of(cell)}.recur` must be differentiated as it is computed, got a derivative by {piece} of "
-        f"{float(got):.3g}{where} where finite differences give {float(right):.3g}: part of it is cut off; remove "
-        "detach(), .data, no_grad or NumPy, or mend a backward pass of your own"
-    )
+FORM = "states, projections and outputs have the form that is declared"
+_ASKED: dict[str, Callable[[_Examined], object]] = {
+    "leaves its input and state as they are": lambda examined: examined.given,
+    "stays in float64 and branches on no value": lambda examined: examined.rounds,
+    "keeps nothing between calls": lambda examined: _check_memory(examined.cell),
+    "mixes no samples": lambda examined: _check_samples(examined.cell),
+    "can be copied": lambda examined: _check_copies(examined.cell),
+    "its gradient is its derivative, nothing is detached": lambda examined: check_derivatives(
+        examined.cell, examined.given, _CLOCK, examined.rounds
+    ),
+}

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
-import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from inspect import isroutine
 
 import torch
-from torch import Tensor
 
 from gradhorizon.cells.called import name_of
-from gradhorizon.cells.cell import Recurrent, State, select_step
+from gradhorizon.cells.cell import Recurrent
 from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.conduct import LENGTHS, NOISE, ConductError, check_repeats
+from gradhorizon.kernels.quantities import draws_of, quantities_of, relative_errors, run_segment, run_steps
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.terminal.once import say_once
 
@@ -44,15 +42,6 @@ _ONLY_WHILE_TRAINING = (
     "states and inputs are those of the cell without noise"
 )
 
-_Run = Callable[[Recurrent, Tensor, State], tuple[Tensor, State]]
-
-_CANCELLED = 1e-2
-"""Share of the norm of all parameters' gradients below which that of one is not held against itself alone.
-
-A bias before a normalisation, or of the keys before a softmax, has a gradient of 0 of which rounding leaves some.
-"""
-_OF_PARAMETERS = "parameter_gradient/"
-_FIRST_STEP = 3  # not 0, so that a clocked cell which forgets its offset is caught
 _passed: set[Hashable] = set()
 log = logging.getLogger(__name__)
 
@@ -137,16 +126,12 @@ def kernel_errors(
     with own_surroundings(device):
         tested = cast(copy.deepcopy(cell), dtype, device).train(training)
         loop = cast(copy.deepcopy(tested), torch.float64, "cpu")
-        draws = _draws(cell, dtype, input_len, batch_size)
-        expected = _quantities(loop, draws, _run_steps)
+        draws = draws_of(cell, dtype, input_len, batch_size)
+        expected = quantities_of(loop, draws, run_steps)
         if not all(tensor.isfinite().all() for tensor in expected.values()):
             return {}
-        found = _quantities(tested, {name: draw.to(device, dtype) for name, draw in draws.items()}, _run_segment)
-    least = _CANCELLED * math.hypot(*(_norm(own) for name, own in expected.items() if name.startswith(_OF_PARAMETERS)))
-    return {
-        name: _relative_error(found[name].to("cpu", own.dtype), own, least if name.startswith(_OF_PARAMETERS) else 0.0)
-        for name, own in expected.items()
-    }
+        found = quantities_of(tested, {name: draw.to(device, dtype) for name, draw in draws.items()}, run_segment)
+    return relative_errors(found, expected)
 
 
 def is_noisy_in_training(cell: Recurrent) -> bool:
@@ -176,10 +161,10 @@ def check_independent_samples(cell: Recurrent, batch_size: int = 3) -> None:
         return
     with own_surroundings():
         loop = cast(copy.deepcopy(cell), torch.float64, "cpu").eval()
-        draws = _draws(cell, torch.float64, input_len=2, batch_size=batch_size)
+        draws = draws_of(cell, torch.float64, input_len=2, batch_size=batch_size)
         felt = [draws["x"], *(draws[f"state/{name}"] for name in cell.state_shapes)]
         x, *state = (own.requires_grad_() for own in felt)
-        outputs, final_state = _run_steps(loop, x, tuple(state))
+        outputs, final_state = run_steps(loop, x, tuple(state))
         of_last = torch.stack([part[-1].sum() for part in (outputs, *final_state)]).sum()
         gradients = torch.autograd.grad(of_last, felt, materialize_grads=True)
     # Where numbers overflow, 0 · NaN reaches every sample.
@@ -195,76 +180,22 @@ def check_independent_samples(cell: Recurrent, batch_size: int = 3) -> None:
 def _check_repeats(cell: Recurrent) -> None:
     with own_surroundings():
         loop = cast(copy.deepcopy(cell), torch.float64, "cpu").eval()
-        draws = _draws(cell, torch.float64, max(LENGTHS), batch_size=2)
+        draws = draws_of(cell, torch.float64, max(LENGTHS), batch_size=2)
         x, state = draws["x"], tuple(draws[f"state/{name}"] for name in cell.state_shapes)
         with torch.no_grad():
-            check_repeats(loop, lambda length: _run_steps(loop, x[:, :length], state), tolerance=TOLERANCES[x.dtype])
-
-
-def _draws(cell: Recurrent, dtype: torch.dtype, input_len: int, batch_size: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    shapes: dict[str, tuple[int, ...]] = {
-        "x": (batch_size, input_len, cell.input_size),
-        "outputs_cotangent": (batch_size, input_len, cell.hidden_size),
-    }
-    for name, shape in cell.state_shapes.items():
-        shapes[f"state/{name}"] = shapes[f"cotangent/{name}"] = (batch_size, *shape)
-    return {
-        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).double()
-        for name, shape in shapes.items()
-    }
-
-
-def _quantities(cell: Recurrent, draws: dict[str, Tensor], run: _Run) -> dict[str, Tensor]:
-    components = list(cell.state_shapes)
-    x = draws["x"].clone().requires_grad_()
-    state = tuple(draws[f"state/{name}"].clone().requires_grad_() for name in components)
-    parameters = {name: parameter for name, parameter in cell.named_parameters() if parameter.requires_grad}
-    outputs, final_state = run(cell, x, state)
-    cotangents = [draws["outputs_cotangent"], *(draws[f"cotangent/{name}"] for name in components)]
-    wanted = [x, *state, *parameters.values()]
-    gradients = torch.autograd.grad((outputs, *final_state), wanted, cotangents, materialize_grads=True)
-    names = [
-        "input_gradient",
-        *(f"initial_state_gradient/{name}" for name in components),
-        *(f"{_OF_PARAMETERS}{name}" for name in parameters),
-    ]
-    final = {f"final_state/{name}": part.detach() for name, part in zip(components, final_state, strict=True)}
-    return {"outputs": outputs.detach(), **final, **dict(zip(names, gradients, strict=True))}
+            check_repeats(loop, lambda length: run_steps(loop, x[:, :length], state), tolerance=TOLERANCES[x.dtype])
 
 
 def _is_random(cell: Recurrent, training: bool) -> bool:
     """Whether the loop over `step` draws from PyTorch's generator, or gives other numbers when it is run again."""
     with own_surroundings():
         loop = cast(copy.deepcopy(cell), torch.float64, "cpu").train(training)
-        draws = _draws(cell, torch.float64, input_len=2, batch_size=2)
+        draws = draws_of(cell, torch.float64, input_len=2, batch_size=2)
         random_state = torch.get_rng_state()
-        first, second = (_quantities(loop, draws, _run_steps) for _ in range(2))
+        first, second = (quantities_of(loop, draws, run_steps) for _ in range(2))
         if not torch.equal(random_state, torch.get_rng_state()):
             return True
     return not all(torch.equal(first[name], second[name]) for name in first)
-
-
-def _run_segment(cell: Recurrent, x: Tensor, state: State) -> tuple[Tensor, State]:
-    return cell.segment(x, state, _FIRST_STEP)
-
-
-def _run_steps(cell: Recurrent, x: Tensor, state: State) -> tuple[Tensor, State]:
-    outputs = []
-    for t in range(x.shape[1]):
-        projected_t = select_step(cell.project(x[:, t : t + 1], _FIRST_STEP + t), 0)
-        state = cell.recur(projected_t, state)
-        outputs.append(cell.output(projected_t, state))
-    return torch.stack(outputs, dim=1), state
-
-
-def _relative_error(found: Tensor, expected: Tensor, least_norm: float) -> float:
-    error = _norm(found - expected)
-    return 0.0 if error == 0 else error / max(_norm(expected), least_norm, sys.float_info.min)
-
-
-def _norm(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor))
 
 
 def configuration(cell: Recurrent) -> tuple[Hashable, ...]:
