@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -14,8 +15,9 @@ from gradhorizon.cells.cell import Layer
 from gradhorizon.doctor.cases import Case
 from gradhorizon.doctor.methods import Method
 from gradhorizon.kernels.casting import cast
+from gradhorizon.kernels.conduct import format_of_weights
 from gradhorizon.kernels.gate import TOLERANCES
-from gradhorizon.kernels.quantities import Draws, Quantities, relative_errors
+from gradhorizon.kernels.quantities import OF_PARAMETERS, Draws, Quantities, relative_errors
 from gradhorizon.kernels.rounding import rounding_limits
 from gradhorizon.kernels.surroundings import own_surroundings
 from gradhorizon.terminal.words import one_line
@@ -133,7 +135,7 @@ def _judged(trial: _Trial, case: Case, device: str, training: bool) -> Outcome:
     if not all(tensor.isfinite().all() for tensor in trial.expected.values()):
         return Outcome(case, training, "untested")
     errors = trial.errors(device, training)
-    limits = dict.fromkeys(errors, LIMITS[trial.dtype])
+    limits = {name: trial.limit(name) for name in errors}
     if all(error <= limits[name] for name, error in errors.items()):
         return Outcome(case, training, "pass", errors, limits)
     if trial.may_overflow:
@@ -167,6 +169,16 @@ class _Trial:
         largest = torch.finfo(self.dtype).max / _HEADROOM
         return any(bool((own.abs() > largest).any()) for own in self.expected.values())
 
+    @cached_property
+    def format_of_weights(self) -> torch.dtype:
+        """What a layer from elsewhere keeps its weights in, whatever it is asked for: their gradients are no better."""
+        return format_of_weights(self.loop, torch.zeros(1, 2, self.loop.input_size, dtype=torch.float64))
+
+    def limit(self, name: str) -> float:
+        """Largest relative error of a quantity that passes unasked; dimensionless."""
+        own = LIMITS[self.dtype]
+        return max(own, LIMITS[self.format_of_weights]) if name.startswith(OF_PARAMETERS) else own
+
     def errors(self, device: str, training: bool) -> dict[str, float]:
         method, _, case = self.arguments
         tested = cast(self.rounded, self.dtype, device).train(training)
@@ -175,7 +187,7 @@ class _Trial:
 
     def rounding(self, errors: Mapping[str, float]) -> dict[str, float]:
         method, _, _ = self.arguments
-        beyond = {name: 0.0 if error <= LIMITS[self.dtype] else error for name, error in errors.items()}
+        beyond = {name: 0.0 if error <= self.limit(name) else error for name, error in errors.items()}
         explained = {name for name, error in beyond.items() if error <= self.known.get(name, -1.0)}
         if explained != beyond.keys() and beyond.keys() - explained != self.refuted:
             own = rounding_limits(self.loop, self.draws, self.expected, beyond, self.dtype, method.reference)
@@ -203,4 +215,4 @@ def _limits_of_rounding(trial: _Trial, errors: Mapping[str, float], device: str,
             own = {}
         scale = _SCALED_MARGIN * torch.finfo(trial.dtype).eps / torch.finfo(wider).eps
         by_kernel = {name: scale * error for name, error in own.items() if error <= LIMITS[wider]}
-    return {name: max(LIMITS[trial.dtype], own, by_kernel.get(name, 0.0)) for name, own in by_loop.items()}
+    return {name: max(trial.limit(name), own, by_kernel.get(name, 0.0)) for name, own in by_loop.items()}

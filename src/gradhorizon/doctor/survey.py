@@ -148,11 +148,14 @@ def _built(overrides: Sequence[str]) -> tuple[str, Layer]:
         raise ConfigError(f"the cell cannot be built: {words.removeprefix('Error: ')}") from error
 
 
+_NO_SETTINGS = ("training", "input_size", "hidden_size", "is_time_major")
+
+
 def _name(cell: Layer) -> str:
     settings = {
         name: value
         for name, value in vars(cell).items()
-        if isinstance(value, bool | int | float | str) and name not in ("training", "input_size", "hidden_size")
+        if isinstance(value, bool | int | float | str) and name not in _NO_SETTINGS
     }
     each = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()

@@ -195,6 +195,20 @@ def check_precision(name: str, module: nn.Module, run: Callable[[], Any], data: 
     return watch
 
 
+def format_of_weights(layer: nn.Module, inputs: Tensor) -> torch.dtype:
+    """The format that a layer from elsewhere rounds its weights to, or that of `inputs`.
+
+    Args:
+        layer: in the format of `inputs`.
+        inputs: shape (B, N, D), float64.
+    """
+    watch = Watch([], layer.parameters())
+    if isinstance(layer, CalledLayer):
+        with watch, torch.no_grad():
+            layer(inputs)
+    return max((inputs.dtype, *watch.narrowed.values()), key=lambda dtype: torch.finfo(dtype).eps)
+
+
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
