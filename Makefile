@@ -23,7 +23,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 COVERED ?= src
 # The lowest versions are tried with files, tables, figures and launches; other rooms compute with torch alone, whose lowest
 # version is the pinned one. (Left out one by one: jaxtyping must see the package before a folder's conftest.py does.)
-NOT_LOWEST := $(addprefix --ignore=tests/,cells doctor kernels machine measurements tasks terminal theory user_modules) \
+NOT_LOWEST := $(addprefix --ignore=tests/,cells doctor external kernels machine measurements tasks terminal theory user_modules) \
 	--ignore=src --ignore=tests/analysis/test_absent_tables.py --ignore-glob='tests/test_*.py'
 
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)

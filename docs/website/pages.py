@@ -31,7 +31,16 @@ LIBRARY = (*(f"{room}/*.py" for room in KINDS), "theory/*.py", "jacobians/*.py",
 
 _PACKAGE = Path("src/gradhorizon")
 _NAVIGATION = {
-    "Guide": ("docs/models", "docs/modules", "docs/reading", "docs/records", "CONTRIBUTING", "examples/*/index"),
+    "Guide": (
+        "docs/models",
+        "docs/own_*",
+        "docs/compatibility",
+        "docs/modules",
+        "docs/reading",
+        "docs/records",
+        "CONTRIBUTING",
+        "examples/*/index",
+    ),
     "Studies": ("experiments/index", "experiments/*/index"),
     "Cells": ("reference/cells/*",),
     "Tasks": ("reference/tasks/*",),

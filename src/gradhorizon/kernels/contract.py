@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradhorizon.cells.called import name_of
+from gradhorizon.cells.called import is_from_elsewhere, method_of, name_of
 from gradhorizon.cells.cell import Projected, Recurrent, State, select_step, split_steps
 from gradhorizon.kernels.attributes import are_same_tensors, is_same_tensor
 from gradhorizon.kernels.conduct import LENGTHS, ConductError, check_precision, check_repeats, check_untouched
@@ -57,7 +57,7 @@ def check_contract(cell: Recurrent) -> None:
     if key in _passed:
         return
     check_shapes(cell)
-    with own_surroundings(), in_words(name_of(cell), "segment"):
+    with own_surroundings(), in_words(method_of(cell, "segment")):
         copied = own_copy(cell)
         with torch.no_grad():
             given, rounds = _check_steps(copied)
@@ -122,7 +122,7 @@ def _steps(cell: Recurrent, projected: Sequence[Projected], state: State) -> Ite
 
 def _check_steps(cell: Recurrent) -> tuple[list[tuple[Tensor, State]], bool]:
     """Inputs and states of steps that were run one by one, and whether any rounds."""
-    name = f"{name_of(cell)}.recur"
+    name = method_of(cell, "recur")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(BATCH_SIZE, _NUM_STEPS, cell.input_size, generator=generator, dtype=torch.float64)
     state = tuple(part.detach().clone() for part in cell.initial_state(BATCH_SIZE))
@@ -149,13 +149,12 @@ def _step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> tuple[State, Te
 
 
 def _untouched_step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> State:
-    name = name_of(cell)
-    projected = check_untouched(f"{name}.project", lambda x: cell.project(x, t), {"x": x_t})
+    projected = check_untouched(method_of(cell, "project"), lambda x: cell.project(x, t), {"x": x_t})
     projected_t = select_step(projected, 0)
-    arguments = {"projected_t": projected_t, "state": state}
-    reached: State = tuple(check_untouched(f"{name}.recur", cell.recur, arguments))
-    check_untouched(f"{name}.gates", cell.gates, arguments)
-    check_untouched(f"{name}.output", cell.output, {"projected_t": projected_t, "state": reached})
+    arguments = {"input" if is_from_elsewhere(cell) else "projected_t": projected_t, "state": state}
+    reached: State = tuple(check_untouched(method_of(cell, "recur"), cell.recur, arguments))
+    check_untouched(method_of(cell, "gates"), cell.gates, arguments)
+    check_untouched(method_of(cell, "output"), cell.output, {"projected_t": projected_t, "state": reached})
     return reached
 
 
@@ -264,7 +263,7 @@ def _words_of_detached(cell: Recurrent, found: Derivatives, is_wrong: Tensor, pi
     worst = int(gap.argmax())
     right, got = found.by_differences.flatten()[worst], found.by_autograd.flatten()[worst]
     return (
-        f"`{name_of(cell)}.recur` must be differentiated as it is computed, got a derivative by {piece} of "
+        f"`{method_of(cell, 'recur')}` must be differentiated as it is computed, got a derivative by {piece} of "
         f"{float(got):.3g}{where} where finite differences give {float(right):.3g}: part of it is cut off; remove "
         "detach(), .data, no_grad or NumPy, or mend a backward pass of your own"
     )
