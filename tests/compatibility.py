@@ -53,7 +53,8 @@ Versions: {versions}. How to use one: [own_cell.md](own_cell.md).
   step as its authors document it: to a relative 1e-9, exponents to what the conditioning of their steps allows.
 - **Resumed**: a training of 20 steps that breaks off in its 14th, and is launched again, leaves the same records and
   parameters, to the bit, as one that does not. (`*`: its process is killed.)
-- **All** is: {everything}. A layer without a state has no states to measure: input gradients alone.
+- **All** is: {everything}.
+  A layer without a state has no states to measure: input gradients alone.
 - An **output that is no part of the state** joins it as the component `output`, so that what the loss reads is a part
   of the state. No step consumes it: it adds a column of zeros to each Jacobian, and its exponents are below resolution.
 - **Mamba's** authors keep two weights in float32 whatever the format around them (`.float()`): gradients are those of

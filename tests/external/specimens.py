@@ -102,7 +102,7 @@ _MIN_GRU = tuple(
 )
 
 ALL = (*_torchrecurrent(), *TORCH_RECURRENCES, _TRANSFORMER, *_mambapy(), *_MIN_GRU)
-KILLED = ("torchrecurrent.LEMCell", "torch.nn.GRU")
+KILLED = ("torchrecurrent.JANETCell", "torch.nn.GRU")
 """Those, without options, whose training is killed as a process; the training of all others breaks off within one."""
 _FAST = (
     "torchrecurrent.MCLSTMCell",

@@ -8,6 +8,7 @@ from tests.compatibility import PAGE, row
 from tests.external.proofs import proved
 from tests.external.specimens import ALL, Specimen, as_parameters, is_cell
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 LINES = PAGE.read_text(encoding="utf-8").splitlines()
 
 
