@@ -62,7 +62,8 @@ _FURTHER = (
 
 def _files(group: str) -> list[tuple[str, Path]]:
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
-    folders = [Path(place) / group for place in (CONF_DIR, *(one.path for one in sources if one.schema == "file"))]
+    own = [Path(one.path) for one in sources if one.schema == "file"]
+    folders = [place / group for place in (CONF_DIR, *own)]
     paths = ((folder, path) for folder in folders for one in ("*.yaml", f"{_ZOO}/*.yaml") for path in folder.glob(one))
     return sorted({path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in paths}.items())
 
