@@ -78,13 +78,14 @@ def slow_table(probe: Probe, num_bins: int) -> pd.DataFrame:
         bins = [(0, 0)] + [(edge + 1, edges[i + 1]) for i, edge in enumerate(edges[:-1])]
         felt_later = [lag for lag, gradient in of_lag.items() if lag < 0 and (gradient != 0).any()]
         bins = ([(min(felt_later), -1)] if felt_later else []) + bins
-        rows += _slow_rows({"layer": layer, "direction": direction}, of_lag, bins)
+        rows += slow_rows({"layer": layer, "direction": direction}, of_lag, bins)
     return pd.DataFrame(rows)
 
 
-def _slow_rows(
+def slow_rows(
     place: dict[str, Any], of_lag: dict[int, np.ndarray], bins: list[tuple[int, int]]
 ) -> list[dict[str, Any]]:
+    """Rows of one layer and direction, from the gradient of each lag, by plain sums."""
     full = sum(of_lag.values(), np.zeros(()))
     norm = np.sqrt((full**2).sum())
     rows = []

@@ -168,11 +168,17 @@ def summary(vectors: Sequence[Sequence[float]], references: Sequence[float]) -> 
 def _quantiles(name: str, values: Sequence[float]) -> dict[str, float]:
     if not values:
         return {f"{name}_{label}": math.nan for label in ("median", "p10", "p90")}
-    if 0.0 in values:
-        assert set(values) == {0.0}, "the plain quantile below knows no mixture of zeros and numbers"
-        return {f"{name}_{label}": 0.0 for label in ("median", "p10", "p90")}
-    quantiles = np.exp(np.quantile(np.log(values), [0.5, 0.1, 0.9]))
+    quantiles = [log_quantile(sorted(values), probability) for probability in (0.5, 0.1, 0.9)]
     return {f"{name}_{label}": value for label, value in zip(("median", "p10", "p90"), quantiles, strict=True)}
+
+
+def log_quantile(ordered: Sequence[float], probability: float) -> float:
+    """Between the logarithms of two neighbours, of which a 0 leaves 0."""
+    below, weight = divmod(probability * (len(ordered) - 1), 1)
+    low, high = ordered[int(below)], ordered[min(int(below) + 1, len(ordered) - 1)]
+    if weight == 0 or low == 0:
+        return low
+    return math.exp((1 - weight) * math.log(low) + weight * math.log(high))
 
 
 def read_step(probe: Probe, layer: int, direction: str) -> int:

@@ -214,6 +214,8 @@ def test_help_lists_every_file_in_a_line_and_every_setting_with_its_unit(tmp_pat
     for group in ("model", "task", "measurement", "optimizer", "logger", "experiment"):
         for path in (CONF_DIR / group).glob("*.yaml"):
             assert re.search(rf"^  {path.stem}\s+\S", shown, re.MULTILINE), path
+    for path in (CONF_DIR / "model" / "zoo").glob("*.yaml"):
+        assert re.search(rf"^  zoo/{path.stem}\s+\S", shown, re.MULTILINE), path
     words = " ".join(shown.split())
     assert "seq_len=100 T, steps, as the protocol's paper prints it" in words
     assert "Recall of 10 symbols of an alphabet of 8, T + 10 steps after each was shown" in words

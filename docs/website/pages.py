@@ -34,6 +34,7 @@ _NAVIGATION = {
     "Guide": (
         "docs/models",
         "docs/own_*",
+        "docs/compatibility",
         "docs/modules",
         "docs/reading",
         "docs/records",

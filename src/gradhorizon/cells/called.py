@@ -6,8 +6,8 @@ How a module wants to be called is found by running it, in `gradhorizon.kernels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeGuard
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -77,6 +77,24 @@ class Calling:
     def moved(self, state: Any) -> State:
         """The tensors of a module's own state, the batch on dimension 0."""
         return tuple(part.movedim(dim, 0) for part, dim in zip(tree_leaves(state), self.batch_dims, strict=True))
+
+    def signature(self, x: str) -> str:
+        """What it is called with and gives back, in words.
+
+        Args:
+            x: its input.
+        """
+        names = ", ".join(self.names)
+        nested = names if len(self.names) == 1 else f"({names})"
+        returned = names if self.is_flat else nested
+        return f"({x}, {names if self.is_spread else nested}) -> {'output, ' * self.has_output}{returned}"
+
+    def shown(self) -> str:
+        """Its state in words: names, sizes, and what it starts from."""
+        parts = zip(self.names, self.shapes, strict=True)
+        sizes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in parts)
+        start = "zeros" if self.start is None else f"`{self.start}`"
+        return f"state {sizes} from {start}" + ("" if self.output_at is not None else ", which its output joins")
 
     def read(self, parts: State) -> Tensor:
         """The output, of a state that holds it, shape (B, H)."""
@@ -193,12 +211,39 @@ class CalledLayer(Layer):
 
 
 def first_tensor(returned: Any) -> Any:
-    """Of what a layer returns, the outputs: the tensor, or the first of a tuple or mapping."""
+    """Of what a layer returns, the outputs: the tensor, or the first one of a tuple, mapping or dataclass."""
     if isinstance(returned, Mapping):
         returned = tuple(returned.values())
-    return returned[0] if isinstance(returned, tuple | list) and returned else returned
+    elif is_dataclass(returned):
+        returned = tuple(getattr(returned, one.name) for one in fields(returned))
+    if isinstance(returned, tuple | list):
+        return next((one for one in returned if isinstance(one, Tensor)), None)
+    return returned
 
 
 def name_of(module: nn.Module) -> str:
     """Class of a module, of one from elsewhere the one that its author gave it."""
-    return type(module.module if isinstance(module, _Called | CalledLayer | Adapter) else module).__name__
+    return type(module.module if is_from_elsewhere(module) else module).__name__
+
+
+def method_of(cell: Recurrent, method: str) -> str:
+    """Name of a method that runs, behind that of its class: of a module from elsewhere it is one of its own.
+
+    Args:
+        cell: whose `method` runs.
+        method: of the contract.
+
+    Example:
+        >>> from gradhorizon.cells.adapters import KernelAdapter
+        >>> method_of(KernelAdapter(nn.GRU(2, 4)), "recur")
+        'GRU.forward'
+    """
+    if is_from_elsewhere(cell):
+        start = cell.calling.start if isinstance(cell, _Called) else None
+        method = start if method == "initial_state" and start is not None else "forward"
+    return f"{name_of(cell)}.{method}"
+
+
+def is_from_elsewhere(module: nn.Module) -> TypeGuard[_Called | CalledLayer | Adapter]:
+    """Whether `module` stands for one that knows nothing of the contract."""
+    return isinstance(module, _Called | CalledLayer | Adapter)

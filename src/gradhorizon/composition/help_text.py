@@ -28,6 +28,7 @@ _GROUPS = {
 }
 _WIDTH, _INDENT = 80, 25
 _SYMBOLS = (("sqrt ", "√"), ("hat ", ""), ("alpha", "α"), ("sigma", "σ"), ("sim", "~"), ("log", "log"), ("max", "max"))
+_ZOO = "zoo"  # folder of files for classes of other packages, which need not be installed
 _LOOKS = ("label", "color", "marker", "defaults")
 _SETTING = re.compile(r"(\w+): (.*?)(?: +# (.*))?")
 
@@ -47,7 +48,7 @@ def listed(group: str) -> str:
     Args:
         group: its name.
     """
-    return _rows((path.stem, described(path)) for path in _files(group))
+    return _rows((name, described(path)) for name, path in _files(group))
 
 
 _FURTHER = (
@@ -59,11 +60,12 @@ _FURTHER = (
 )
 
 
-def _files(group: str) -> list[Path]:
+def _files(group: str) -> list[tuple[str, Path]]:
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
-    places = [Path(one.path) for one in sources if one.schema == "file"]
-    found = {path.stem: path for place in (CONF_DIR, *places) for path in (place / group).glob("*.yaml")}
-    return [found[name] for name in sorted(found)]
+    own = [Path(one.path) for one in sources if one.schema == "file"]
+    folders = [place / group for place in (CONF_DIR, *own)]
+    paths = ((folder, path) for folder in folders for one in ("*.yaml", f"{_ZOO}/*.yaml") for path in folder.glob(one))
+    return sorted({path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in paths}.items())
 
 
 def described(path: Path) -> str:
@@ -72,6 +74,8 @@ def described(path: Path) -> str:
     Args:
         path: a file of a group.
     """
+    if path.parent.name == _ZOO:
+        return _opening_comment(path)
     content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     own = content.get(path.parent.name, content)
     cell = own.get("cell") or {}

@@ -73,7 +73,7 @@ class LayerExam:
         return {words: partial(self._ask, own) for words, own in asked.items()}
 
     def _ask(self, question: Callable[[], Answer]) -> Answer:
-        with own_surroundings(), in_words(self.name, "forward"):
+        with own_surroundings(), in_words(f"{self.name}.forward"):
             return question()
 
     @cached_property

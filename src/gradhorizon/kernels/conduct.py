@@ -16,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gradhorizon.cells.called import CalledLayer, name_of
+from gradhorizon.cells.called import CalledLayer, is_from_elsewhere, name_of
 from gradhorizon.kernels.attributes import are_same_tensors, changed, is_same_tensor, kept
 from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.watching import Watch
@@ -237,7 +237,8 @@ def _is_drawn(call: Call, length: int, tolerance: float) -> bool:
 
 
 def _words_of_memory(module: nn.Module, differing: list[str]) -> str:
-    shown = ", ".join(f"`{path}`" for path in differing[:3]) + (", …" if len(differing) > 3 else "")  # noqa: PLR2004
+    own = [path.removeprefix("module.") if is_from_elsewhere(module) else path for path in differing]
+    shown = ", ".join(f"`{path}`" for path in own[:3]) + (", …" if len(differing) > 3 else "")  # noqa: PLR2004
     return (
         f"{name_of(module)} must keep nothing between calls, got one that changes {shown}: what it computes "
         "would depend on what ran before; keep it in the state, or compute it from `first_step`"

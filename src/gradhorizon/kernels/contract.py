@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradhorizon.cells.called import name_of
+from gradhorizon.cells.called import is_from_elsewhere, method_of, name_of
 from gradhorizon.cells.cell import Projected, Recurrent, State, select_step, split_steps
 from gradhorizon.kernels.attributes import are_same_tensors
 from gradhorizon.kernels.conduct import LENGTHS, ConductError, check_precision, check_repeats, check_untouched
@@ -69,7 +69,6 @@ class _Examined:
     """A copy of a cell, and what earlier checks have found of it for later ones."""
 
     def __init__(self, cell: Recurrent) -> None:
-        self.name = name_of(cell)
         self.original = cell
 
     @cached_property
@@ -85,7 +84,7 @@ class _Examined:
         return _watched_steps(self.cell, self.given)
 
     def ask(self, check: Callable[[_Examined], object]) -> None:
-        with own_surroundings(), in_words(self.name, "segment"):
+        with own_surroundings(), in_words(method_of(self.original, "segment")):
             check(self)
 
 
@@ -159,7 +158,7 @@ def _untouched_steps(cell: Recurrent) -> list[tuple[Tensor, State]]:
 @torch.no_grad()
 def _watched_steps(cell: Recurrent, given: Sequence[tuple[Tensor, State]]) -> bool:
     """Whether any step rounds; none leaves float64 or reads a value."""
-    name = f"{name_of(cell)}.recur"
+    name = method_of(cell, "recur")
     rounds = False
     for t, (x_t, state) in zip(_CLOCK, given, strict=True):
         if t in _WATCHED:
@@ -174,13 +173,12 @@ def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _untouched_step(cell: Recurrent, x_t: Tensor, state: State, t: int) -> State:
-    name = name_of(cell)
-    projected = check_untouched(f"{name}.project", lambda x: cell.project(x, t), {"x": x_t})
+    projected = check_untouched(method_of(cell, "project"), lambda x: cell.project(x, t), {"x": x_t})
     projected_t = select_step(projected, 0)
-    arguments = {"projected_t": projected_t, "state": state}
-    reached: State = tuple(check_untouched(f"{name}.recur", cell.recur, arguments))
-    check_untouched(f"{name}.gates", cell.gates, arguments)
-    check_untouched(f"{name}.output", cell.output, {"projected_t": projected_t, "state": reached})
+    arguments = {"input" if is_from_elsewhere(cell) else "projected_t": projected_t, "state": state}
+    reached: State = tuple(check_untouched(method_of(cell, "recur"), cell.recur, arguments))
+    check_untouched(method_of(cell, "gates"), cell.gates, arguments)
+    check_untouched(method_of(cell, "output"), cell.output, {"projected_t": projected_t, "state": reached})
     return reached
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from gradhorizon.cells.adapters import KernelAdapter
 from gradhorizon.cells.called import CalledCell, CalledLayer, CalledSequence, Calling, first_tensor
@@ -22,7 +23,7 @@ from gradhorizon.cells.cell import Layer
 from gradhorizon.kernels.casting import real_dtype
 from gradhorizon.kernels.conduct import ConductError, evaluation_copy
 from gradhorizon.kernels.surroundings import own_surroundings
-from gradhorizon.kernels.trials import STARTS, Trials, are_close, is_map_of, layout, readings
+from gradhorizon.kernels.trials import STARTS, Trials, are_close, form, is_map_of, layout, readings
 from gradhorizon.terminal.once import say_once
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 _SUPPLIED = ("input_size", "hidden_size")
 _Found = tuple[Callable[[nn.Module], Layer], str]
 _WRAP = "wrap it in a gradhorizon.cells.cell.Recurrent"
+_LATE = (
+    "{name} must have all its parameters when it is built, got `{late}` that its first call makes: no optimizer would "
+    "train it; build it with its sizes"
+)
 
 
 def layer_builder(build: Callable[..., nn.Module]) -> Callable[..., Layer]:
@@ -98,13 +103,20 @@ def as_layer(module: nn.Module, input_size: int) -> Layer:
         raise ConductError(f"a cell or layer must be a torch.nn.Module, got a {type(module).__name__}")
     if isinstance(module, nn.RNNBase) and module.num_layers == 1 and not module.bidirectional:
         return KernelAdapter(module)
+    lazy = [name for name, one in (*module.named_parameters(), *module.named_buffers()) if is_lazy(one)]
+    if lazy:
+        raise ConductError(_LATE.format(name=type(module).__name__, late=lazy[0]))
     with own_surroundings():
         trials = Trials(evaluation_copy(module, real_dtype(module)), input_size)
         found = _cell(trials) or _sequence(trials) or _map(trials)
+    late = [name for name, _ in trials.module.named_parameters() if name not in dict(module.named_parameters())]
+    if late:
+        raise ConductError(_LATE.format(name=trials.name, late=late[0]))
     if found is None:
         raise ConductError(_refusal(trials))
     adapt, words = found
-    say_once(log, f"note: {trials.name} is run {words}")
+    if trials.has_values:  # what is built for its size alone tells less
+        say_once(log, f"note: {trials.name} is run {words}")
     return adapt(module)
 
 
@@ -123,7 +135,9 @@ def _cell(trials: Trials) -> _Found | None:
         calling = replace(calling, start=start or _start(trials, x, calling, default))
         calling = _with_output(trials, x, calling, None)
         adapt = functools.partial(_as_cell, input_size=trials.input_size, calling=calling)
-        return adapt, f"step by step, as {_signature('x', calling)}; {_shown(calling)}"
+        return adapt, f"step by step, as {calling.signature('x')}; {calling.shown()}"
+    if names == []:
+        trials.refusals.append("(x, state): it takes no state by position")
     return None
 
 
@@ -132,6 +146,7 @@ def _states(trials: Trials, x: Tensor) -> Iterator[tuple[Any, str | None, Any, b
     returned = trials.tried("(x)", functools.partial(trials.module, x))
     if returned is not None:
         yield from ((returned, None, *own) for own in readings(returned))
+        trials.refusals.append(f"(x): {form(returned)} back, which no state that it is given moves")
         return
     for state, start in trials.likely_states():
         yield from ((None, start, state, *own) for own in ((False, False), (True, False), (True, True)))
@@ -209,7 +224,7 @@ def _sequence(trials: Trials) -> _Found | None:
             adapt = functools.partial(
                 _as_sequence, input_size=trials.input_size, calling=calling, is_time_major=is_time_major
             )
-            return adapt, f"on whole segments, as {_signature(layout(is_time_major), calling)}; {_shown(calling)}"
+            return adapt, f"on whole segments, as {calling.signature(layout(is_time_major))}; {calling.shown()}"
     return None
 
 
@@ -232,15 +247,24 @@ def _goes_on(trials: Trials, calling: Calling, returned: Any, is_time_major: boo
 
 def _map(trials: Trials) -> _Found | None:
     """A map from a sequence to a sequence."""
-    for is_time_major in trials.layouts():
+    layouts = trials.layouts()
+    if not layouts:
+        raise ConductError(
+            f"samples must not interact, got a {trials.name} in which one feels another, whichever of the first two "
+            "dimensions is the batch: every norm per sample would be that of a mixture; reduce over features or steps"
+        )
+    for is_time_major in layouts:
         x = trials.sequence(is_time_major)
-        outputs = first_tensor(trials.tried(f"({layout(is_time_major)})", functools.partial(trials.module, x)))
+        returned = trials.tried(f"({layout(is_time_major)})", functools.partial(trials.module, x))
+        outputs = first_tensor(returned)
         if is_map_of(x, outputs):
             adapt = functools.partial(
                 _as_map, input_size=trials.input_size, output_size=outputs.shape[2], is_time_major=is_time_major
             )
             words = "without a state: what needs none is measured, input gradients above all"
             return adapt, f"on whole sequences ({layout(is_time_major)}), {words}"
+        if returned is not None:
+            trials.refusals.append(f"({layout(is_time_major)}): {form(returned)} back of {form(x)}")
     return None
 
 
@@ -257,24 +281,11 @@ def _as_map(module: nn.Module, input_size: int, output_size: int, is_time_major:
 
 
 def _refusal(trials: Trials) -> str:
-    asked = [one for one in trials.refusals if one.startswith(("(x):", "(batch, steps"))]
-    said = "; ".join(dict.fromkeys(asked)) or "no such outputs"
+    ways = ("(x, ", "(x)", "(batch, steps")
+    firsts = [next((one for one in trials.refusals if one.startswith(way)), None) for way in ways]
+    said = "; ".join(one for one in firsts if one is not None)
     return (
         f"{trials.name} must be callable as a cell, (x, state) -> state or (output, state), or as a layer, (batch, "
         f"steps, {trials.input_size}) -> (batch, steps, features), got {said}; where it wants inputs of another width, "
         f"write model/encoder=linear before it, else {_WRAP} or Layer"
     )
-
-
-def _signature(x: str, calling: Calling) -> str:
-    names = ", ".join(calling.names)
-    nested = names if len(calling.names) == 1 else f"({names})"
-    returned = names if calling.is_flat else nested
-    return f"({x}, {names if calling.is_spread else nested}) -> {'output, ' * calling.has_output}{returned}"
-
-
-def _shown(calling: Calling) -> str:
-    parts = zip(calling.names, calling.shapes, strict=True)
-    sizes = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in parts)
-    start = "zeros" if calling.start is None else f"`{calling.start}`"
-    return f"state {sizes} from {start}" + ("" if calling.output_at is not None else ", which its output joins")

@@ -16,7 +16,7 @@ from inspect import isroutine
 
 import torch
 
-from gradhorizon.cells.called import name_of
+from gradhorizon.cells.called import method_of, name_of
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.kernels.casting import cast
 from gradhorizon.kernels.conduct import LENGTHS, NOISE, ConductError, check_repeats
@@ -86,7 +86,7 @@ def check_kernel(cell: Recurrent, device: torch.device | str, dtype: torch.dtype
             if training and is_noisy_in_training(cell):
                 say_once(log, _ONLY_WHILE_TRAINING.format(name=name_of(cell)))
                 break
-            said = NOISE.format(name=f"{name_of(cell)}.step") if _is_random(cell, training) else None
+            said = NOISE.format(name=method_of(cell, "step")) if _is_random(cell, training) else None
             raise KernelMismatchError(said or _message(cell, device, dtype, quantity, error))
     if errors:
         _passed.add(key)

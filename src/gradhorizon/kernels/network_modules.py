@@ -50,7 +50,7 @@ def _random(num_steps: int, size: int) -> Tensor:
 
 def _check_one(module: nn.Module, inputs: Tensor) -> None:
     copied = evaluation_copy(module, torch.float64, "cpu")
-    with in_words(name_of(module), "forward"):
+    with in_words(f"{name_of(module)}.forward"):
         watch = check_conduct(copied, copied, inputs)
     for operation, dtype in watch.narrowed.items():
         say_once(
@@ -67,5 +67,5 @@ def _check_readout(readout: Readout, features: Tensor) -> None:
             return copied(own[:, -1:], None, None)
         return copied(own[:, -1:], own, torch.ones(1, own.shape[1], dtype=torch.bool))
 
-    with in_words(type(readout).__name__, "forward"):
+    with in_words(f"{type(readout).__name__}.forward"):
         check_conduct(copied, run, features)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradhorizon.cells.called import name_of
+from gradhorizon.cells.called import method_of, name_of
 from gradhorizon.cells.cell import Recurrent, State, select_step
 from gradhorizon.kernels.attributes import is_same_tensor
 from gradhorizon.kernels.conduct import ConductError
@@ -114,7 +114,7 @@ def _words_of_detached(cell: Recurrent, found: Derivatives, is_wrong: Tensor, pi
     worst = int(gap.argmax())
     right, got = found.by_differences.flatten()[worst], found.by_autograd.flatten()[worst]
     return (
-        f"`{name_of(cell)}.recur` must be differentiated as it is computed, got a derivative by {piece} of "
+        f"`{method_of(cell, 'recur')}` must be differentiated as it is computed, got a derivative by {piece} of "
         f"{float(got):.3g}{where} where finite differences give {float(right):.3g}: part of it is cut off; remove "
         "detach(), .data, no_grad or NumPy, or mend a backward pass of your own"
     )

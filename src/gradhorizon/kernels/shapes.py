@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from gradhorizon.cells.called import name_of
+from gradhorizon.cells.called import method_of, name_of
 from gradhorizon.cells.cell import Recurrent, select_step
 from gradhorizon.kernels.conduct import ConductError, evaluation_copy
 from gradhorizon.kernels.surroundings import own_surroundings
@@ -38,20 +38,20 @@ def check_shapes(cell: Recurrent) -> None:
     name = name_of(cell)
     with own_surroundings(), torch.no_grad():
         copied = own_copy(cell)
-        with in_words(name, "state_shapes"):
+        with in_words(f"{name}.state_shapes"):
             shapes = _checked_shapes(name, copied.state_shapes)
-        with in_words(name, "initial_state"):
-            start = _checked_state(name, "initial_state", copied.initial_state(BATCH_SIZE), shapes)
+        with in_words(method_of(cell, "initial_state")):
+            start = _checked_state(method_of(cell, "initial_state"), copied.initial_state(BATCH_SIZE), shapes)
         x = torch.randn(BATCH_SIZE, _NUM_STEPS, cell.input_size, generator=torch.Generator().manual_seed(0)).double()
-        with in_words(name, "project"):
+        with in_words(method_of(cell, "project")):
             projected = copied.project(x, 0)
             _check_projected(name, projected)
         projected_t = select_step(projected, 0)
-        with in_words(name, "recur"):
-            reached = _checked_state(name, "recur", copied.recur(projected_t, start), shapes)
-        with in_words(name, "output"):
+        with in_words(method_of(cell, "recur")):
+            reached = _checked_state(method_of(cell, "recur"), copied.recur(projected_t, start), shapes)
+        with in_words(method_of(cell, "output")):
             output = copied.output(projected_t, reached)
-            _check_output(name, output, cell.hidden_size)
+            _check_output(method_of(cell, "output"), output, cell.hidden_size)
     has_finite_weights = all(bool(own.isfinite().all()) for own in (*cell.parameters(), *cell.buffers(), *start))
     if has_finite_weights and any(bool(part.isnan().any()) for part in (*reached, output)):
         raise ConductError(
@@ -68,12 +68,11 @@ def own_copy(cell: Recurrent) -> Recurrent:
 
 
 @contextmanager
-def in_words(name: str, method: str) -> Iterator[None]:
+def in_words(method: str) -> Iterator[None]:
     """Whatever a cell's method raises, as one line that names the method.
 
     Args:
-        name: of the cell's class.
-        method: that runs.
+        method: that runs, behind the name of its class.
     """
     try:
         yield
@@ -86,7 +85,7 @@ def in_words(name: str, method: str) -> Iterator[None]:
             if _OF_FORMATS.search(one_line(error))
             else ""
         )
-        raise ConductError(f"`{name}.{method}` must run in float64 on a batch, got {reason_of(error)}{hint}") from error
+        raise ConductError(f"`{method}` must run in float64 on a batch, got {reason_of(error)}{hint}") from error
 
 
 def _checked_shapes(name: str, shapes: Any) -> Mapping[str, tuple[int, ...]]:
@@ -106,17 +105,17 @@ def _checked_shapes(name: str, shapes: Any) -> Mapping[str, tuple[int, ...]]:
     return {key: tuple(shape) for key, shape in shapes.items()}
 
 
-def _checked_state(name: str, method: str, state: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, ...]:
+def _checked_state(method: str, state: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Tensor, ...]:
     wanted = f"a tuple of {counted(len(shapes), 'tensor')} ({', '.join(shapes)})"
     if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
-        raise ConductError(f"`{name}.{method}` must return {wanted}, got {_shown(state)}; {_advice(state)}")
+        raise ConductError(f"`{method}` must return {wanted}, got {_shown(state)}; {_advice(state)}")
     if len(state) != len(shapes):
         raise ConductError(
-            f"`{name}.{method}` must return {wanted}, got {len(state)} tensors; return the state alone (`output` and "
+            f"`{method}` must return {wanted}, got {len(state)} tensors; return the state alone (`output` and "
             "`gates` give what else is read), and name every component in `state_shapes`"
         )
     for part, (component, shape) in zip(state, shapes.items(), strict=True):
-        _check_part(f"`{name}.{method}`", component, part, shape)
+        _check_part(f"`{method}`", component, part, shape)
     return tuple(state)
 
 
@@ -167,10 +166,10 @@ def _check_projected(name: str, projected: Any) -> None:
             )
 
 
-def _check_output(name: str, output: Any, hidden_size: int) -> None:
+def _check_output(method: str, output: Any, hidden_size: int) -> None:
     if not isinstance(output, Tensor) or output.shape != (BATCH_SIZE, hidden_size) or output.dtype != torch.float64:
         shown = f"{_shown(output)} in {output.dtype}" if isinstance(output, Tensor) else _shown(output)
         raise ConductError(
-            f"`{name}.output` must return a real tensor (batch, hidden_size) = ({BATCH_SIZE}, {hidden_size}) in the "
+            f"`{method}` must return a real tensor (batch, hidden_size) = ({BATCH_SIZE}, {hidden_size}) in the "
             f"cell's format, got {shown} from a float64 cell; without an `output` it is the first state component"
         )

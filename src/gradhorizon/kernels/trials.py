@@ -126,13 +126,14 @@ class Trials:
         if not parts or not all(isinstance(part, Tensor) and part.is_floating_point() for part in parts):
             return None
         for is_spread in self._ways(state):
-            given = tree_map(_leaf, state)
+            leaves = tree_map(_leaf, state)
+            given = tree_map(torch.clone, leaves)  # which may be written in place: that is refused later, in words
             returned = self.tried(
-                f"(x, {'*' * is_spread}{_form(state)})",
+                f"(x, {'*' * is_spread}{form(state)})",
                 partial(self.module, x, *(given if is_spread else (given,))),
             )
             if returned is not None and (not has_output or (isinstance(returned, tuple | list) and len(returned) > 1)):
-                found = self._read(returned, given, Calling(structure, is_spread, has_output, is_flat))
+                found = self._read(returned, leaves, Calling(structure, is_spread, has_output, is_flat))
                 if found is not None:
                     return found
         return None
@@ -213,6 +214,13 @@ def are_close(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=ROUNDING, atol=ROUNDING * scale, equal_nan=True)
 
 
+def form(value: Any) -> str:
+    """Shapes of the tensors in `value`, nested as they are."""
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    return f"({', '.join(map(form, value))})" if isinstance(value, tuple | list) else type(value).__name__
+
+
 def _leaf(part: Tensor) -> Tensor:
     return part.detach().clone().requires_grad_()
 
@@ -229,9 +237,3 @@ def _feels(returned: Any, given: list[Tensor]) -> bool:
         return False
     found = torch.autograd.grad([end.sum() for end in ends], given, allow_unused=True)
     return any(gradient is not None for gradient in found)
-
-
-def _form(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return str(tuple(value.shape))
-    return f"({', '.join(map(_form, value))})" if isinstance(value, tuple | list) else type(value).__name__

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradhorizon.cells.called import name_of
 from gradhorizon.cells.cell import Recurrent
 from gradhorizon.jacobians.dimension import entropy_rate, kaplan_yorke_dimension
 from gradhorizon.jacobians.exponents import finite_time_exponents, mean_log_determinants, random_frames
@@ -168,7 +169,7 @@ class Window:
         if count > size:
             raise ValueError(
                 f"`num_exponents` must be at most the {what} size, got {count} for the {size} entries of "
-                f"{type(cell).__name__}'s {what} {dict(cell.state_shapes)}; use null for all of them"
+                f"{name_of(cell)}'s {what} {dict(cell.state_shapes)}; use null for all of them"
             )
         return count
 

@@ -1,0 +1,1 @@
+"""Cells and layers of other people, and what is proved of them."""
