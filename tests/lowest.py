@@ -28,5 +28,6 @@ def floors(requirements: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     needed = project()
-    named = [*needed["dependencies"], *needed["optional-dependencies"]["dev"]]
+    extras = needed["optional-dependencies"]
+    named = [*needed["dependencies"], *extras["dev"], *extras["zoo"]]
     sys.stdout.write("\n".join(floors(named)) + "\n")
