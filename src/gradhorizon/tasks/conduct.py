@@ -62,12 +62,11 @@ def check_declared(task: Task, seq_len: int) -> None:
         raise TaskError(
             f"`{name}.chance` must have `loss`, the loss of a guess, got {', '.join(map(str, task.chance))}"
         )
-    with _in_words(f"{name}.is_solved"):
-        if set(task.solved_levels) <= set(task.chance) and task.is_solved(task.chance):
-            raise TaskError(
-                f"`{name}.solved_levels` must be out of reach of chance, {_shown(task.chance)}, got "
-                f"{_shown(task.solved_levels)}"
-            )
+    if set(task.solved_levels) <= set(task.chance) and Task.is_solved(task, task.chance):
+        raise TaskError(
+            f"`{name}.solved_levels` must be out of reach of chance, {_shown(task.chance)}, got "
+            f"{_shown(task.solved_levels)}"
+        )
 
 
 def check_samples(task: Task) -> None:

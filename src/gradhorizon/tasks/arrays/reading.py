@@ -36,9 +36,11 @@ def read_file(path: str | None, digest: str | None) -> Mapping[str, np.ndarray] 
     """
     if not path:
         raise DataError("`path` must name a file that ends in .npz, .npy, .csv or .parquet, got none: task.path=…")
-    read = _READERS.get(Path(path).suffix.lower())
+    read = _READERS.get(Path(path).suffix.lower().removeprefix("."))
     if read is None:
-        raise DataError(f"`path` must end in {', '.join(_READERS)}, got {path}; convert it to one of them")
+        raise DataError(
+            f"`path` must end in {', '.join(f'.{kind}' for kind in _READERS)}, got {path}; convert it to one of them"
+        )
     place = data_path(path)
     if not place.is_file():
         raise DataError(f"`path` must be a file, got {path}, and there is none at {place}")
@@ -102,7 +104,7 @@ def _parquet(content: bytes) -> pd.DataFrame:
     return frame
 
 
-_READERS: Mapping[str, Callable[[bytes], Any]] = {".npz": _arrays, ".npy": _array, ".csv": _csv, ".parquet": _parquet}
+_READERS: Mapping[str, Callable[[bytes], Any]] = {"npz": _arrays, "npy": _array, "csv": _csv, "parquet": _parquet}
 
 
 def as_table(array: np.ndarray) -> pd.DataFrame:
