@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -29,7 +30,6 @@ ROUNDING = 1e-3
 
 _MOST_PARTS = 4  # tensors of a state whose number nobody says
 _SIZES = ("hidden_size", "state_size", "units", "num_units")
-_DISTINCT = (3, 5, 7, 11, 13, 17, 19)
 _NO_STATE = re.compile(
     r"mask|len|train|reset|^dt$|delta|time|ts$|^t$|return|need|reverse|determin|dropout|generator|pad|^is_|^use_|infer"
     r"|pos|chunk|mode|output|verbose"
@@ -53,7 +53,7 @@ class Trials:
         like = next(iter((*module.parameters(), *module.buffers())), torch.empty(0))
         self.device, self.dtype = like.device, real_dtype(module)
         sizes = {input_size, *(value for value in vars(module).values() if isinstance(value, int))}
-        self.batch_size, self.num_steps = [size for size in _DISTINCT if size not in sizes][:2]
+        self.batch_size, self.num_steps = islice((size for size in count(3, 2) if size not in sizes), 2)
 
     @property
     def has_values(self) -> bool:
@@ -110,8 +110,8 @@ class Trials:
         sizes = [getattr(self.module, name, None) for name in _SIZES]
         for size in dict.fromkeys(size for size in sizes if isinstance(size, int) and size > 0):
             part = torch.zeros(self.batch_size, size, device=self.device, dtype=self.dtype)
-            for count in range(1, _MOST_PARTS + 1):
-                yield (part if count == 1 else (part,) * count), None
+            for number in range(1, _MOST_PARTS + 1):
+                yield (part if number == 1 else (part,) * number), None
 
     def calling(self, x: Tensor, state: Any, has_output: bool, is_flat: bool) -> Calling | None:
         """How the module takes `state`, if it does, returns one like it and feels it.
